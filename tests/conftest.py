@@ -1,0 +1,21 @@
+"""Tests import the pack as `ella_lmd.…`; see tools/pack.py for why the checkout is not on `sys.path`."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+_spec = importlib.util.spec_from_file_location("ella_lmd_pack", Path(__file__).resolve().parents[1] / "tools" / "pack.py")
+pack = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(pack)
+pack.register()
+
+SHARED = pack.ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with reference vectors and benchmark data that lies beside some checkouts."""
+    if not SHARED.is_dir():
+        pytest.skip(f"the reference data folder is not here: {SHARED}")
+    return SHARED
