@@ -113,7 +113,8 @@ def install(stamp: Path, wanted: str) -> None:
     check(*pip, "install", "--no-deps", *TORCH_COMPANIONS)
     say("3/3 checking that they load")
     if call(PYTHON, "-c", "import torchvision", quiet=True):
-        site = Path(subprocess.check_output([PYTHON, "-c", "import site; print(site.getsitepackages()[0])"], text=True).strip())
+        query = [str(PYTHON), "-c", "import site; print(site.getsitepackages()[0])"]
+        site = Path(subprocess.check_output(query, text=True).strip())
         (site / "ella_lmd_torchvision.py").write_text(TORCHVISION_SHIM)
         (site / "ella_lmd_torchvision.pth").write_text("import ella_lmd_torchvision\n")
         check(PYTHON, "-c", "import torchvision")

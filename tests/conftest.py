@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-_spec = importlib.util.spec_from_file_location("ella_lmd_pack", Path(__file__).resolve().parents[1] / "tools" / "pack.py")
+_PACK = Path(__file__).resolve().parents[1] / "tools" / "pack.py"
+_spec = importlib.util.spec_from_file_location("ella_lmd_pack", _PACK)
 pack = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(pack)
 pack.register()

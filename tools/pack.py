@@ -1,6 +1,7 @@
-"""Makes the checkout importable as the package `ella_lmd`, whatever its folder is called and without running its `__init__`.
+"""Makes the checkout importable as the package `ella_lmd`, whatever its folder is called.
 
-The checkout itself must never be on `sys.path`: its `nodes/` would hide ComfyUI's own `nodes.py`.
+Its `__init__` is not run. The checkout itself must never be on `sys.path`: its `nodes/` would hide the `nodes.py`
+of ComfyUI.
 """
 
 from __future__ import annotations
