@@ -20,18 +20,38 @@ from safetensors.torch import save_file
 VERSION = 4  # part of every file name: raise it when the recipe below changes
 SD15, SD2, SDXL = "sd15", "sd2", "sdxl"
 
-_COMMON = {"image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "use_spatial_transformer": True,
-           "legacy": False}  # fmt: skip
-_FOUR_LEVELS = {"num_res_blocks": [2, 2, 2, 2], "channel_mult": (1, 1, 1, 1), "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-                "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0], "transformer_depth_middle": 1}  # fmt: skip
+_COMMON = {
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 320,
+    "use_spatial_transformer": True,
+    "legacy": False,
+}
+_FOUR_LEVELS = {
+    "num_res_blocks": [2, 2, 2, 2],
+    "channel_mult": (1, 1, 1, 1),
+    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+    "transformer_depth_middle": 1,
+}
 UNETS = {
     SD15: {**_COMMON, **_FOUR_LEVELS, "context_dim": 768, "num_heads": 8, "use_linear_in_transformer": False},
     SD2: {**_COMMON, **_FOUR_LEVELS, "context_dim": 1024, "num_head_channels": 64, "use_linear_in_transformer": True},
-    SDXL: {**_COMMON, "num_res_blocks": [2, 2, 2], "channel_mult": (1, 1, 1), "transformer_depth": [0, 0, 2, 2, 10, 10],
-           "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10], "transformer_depth_middle": 10, "context_dim": 2048,
-           "num_head_channels": 64, "use_linear_in_transformer": True, "num_classes": "sequential",
-           "adm_in_channels": 2816},
-}  # fmt: skip
+    SDXL: {
+        **_COMMON,
+        "num_res_blocks": [2, 2, 2],
+        "channel_mult": (1, 1, 1),
+        "transformer_depth": [0, 0, 2, 2, 10, 10],
+        "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
+        "transformer_depth_middle": 10,
+        "context_dim": 2048,
+        "num_head_channels": 64,
+        "use_linear_in_transformer": True,
+        "num_classes": "sequential",
+        "adm_in_channels": 2816,
+    },
+}
 
 
 def folder() -> Path:
@@ -42,7 +62,7 @@ def folder() -> Path:
 
 
 def fill(module: torch.nn.Module, prefix: str) -> dict[str, torch.Tensor]:
-    """A state dict for `module` (built on the meta device): every tensor drawn from a generator seeded by its own key."""
+    """A state dict for a `module` on the meta device: each tensor from a generator seeded by its own key."""
     state = {}
     for key, meta in module.state_dict().items():
         name = prefix + key
