@@ -1,0 +1,109 @@
+"""Where ELLA's model files lie: folders that ComfyUI and the user already have are extended, never replaced."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+import folder_paths
+
+CONNECTORS = "ella"
+ENCODERS = "ella_encoder"
+TEXT_ENCODERS = "text_encoders"
+CONNECTOR_FILE = "ella-sd1.5-tsc-t5xl.safetensors"
+ENCODER_FILE = "the encoder of FLAN-T5-XL (one .safetensors file, or a folder with config.json and model.safetensors)"
+WEIGHTS = (".safetensors", ".sft", ".bin", ".pt", ".pth", ".ckpt")
+
+
+def register_folders() -> None:
+    """Make `models/ella` and `models/ella_encoder` known, after the folders that a user has configured."""
+    for key in (CONNECTORS, ENCODERS):
+        folder_paths.add_model_folder_path(key, os.path.join(folder_paths.models_dir, key))
+        paths, extensions = folder_paths.folder_names_and_paths[key]
+        if isinstance(extensions, set):
+            extensions |= folder_paths.supported_pt_extensions
+        else:  # another pack has put a list or tuple there
+            extensions = set(extensions) | folder_paths.supported_pt_extensions
+            folder_paths.folder_names_and_paths[key] = (paths, extensions)
+
+
+def connector_names() -> list[str]:
+    return folder_paths.get_filename_list(CONNECTORS)
+
+
+def encoder_names() -> list[str]:
+    """Model folders and single files under `ella_encoder`, then single files under `text_encoders`."""
+    names = {}
+    for base in folder_paths.get_folder_paths(ENCODERS):
+        for root, _, files in os.walk(base, followlinks=True):
+            if root != base and _is_model_folder(files):
+                names[_slashed(os.path.relpath(root, base))] = None
+    inside = tuple(n + "/" for n in names)
+    for key in (ENCODERS, TEXT_ENCODERS):
+        names.update((n, None) for n in folder_paths.get_filename_list(key) if not _slashed(n).startswith(inside))
+    return list(names)
+
+
+def connector_path(name: str) -> str:
+    """Full path of a connector file; FileNotFoundError says where was looked and what belongs there."""
+    return _find(name, [CONNECTORS], CONNECTOR_FILE, os.path.isfile)
+
+
+def encoder_files(name: str) -> list[str]:
+    """Weight files of a text encoder: one, or the parts of a folder. FileNotFoundError as for connectors."""
+    path = _find(name, [ENCODERS, TEXT_ENCODERS], ENCODER_FILE, os.path.exists)
+    if os.path.isfile(path):
+        return [path]
+    for root, _, files in os.walk(path, followlinks=True):  # a download cache nests the files in snapshots/<hash>/
+        weights = sorted(f for f in files if f.endswith(WEIGHTS))
+        for kind in ((".safetensors", ".sft"), (".bin", ".pt", ".pth", ".ckpt")):
+            chosen = [f for f in weights if f.endswith(kind)]
+            if chosen:
+                return [os.path.join(root, f) for f in _one_model(chosen)]
+    raise FileNotFoundError(
+        f"The folder '{path}' holds no weights. Put model.safetensors of FLAN-T5-XL's encoder into it, or choose "
+        "another encoder in ELLATextEncoderLoader."
+    )
+
+
+def missing(name: str, kind: str) -> str | None:
+    """None when the file of that kind ('connector' or 'encoder') is there, else what to tell the user."""
+    try:
+        connector_path(name) if kind == "connector" else encoder_files(name)
+    except FileNotFoundError as error:
+        return str(error)
+    return None
+
+
+def _find(name: str, keys: Iterable[str], belongs: str, exists) -> str:
+    searched = []
+    for key in keys:
+        for base in folder_paths.get_folder_paths(key):
+            searched.append(base)
+            path = os.path.abspath(os.path.join(base, *_slashed(name).split("/")))
+            if name and path.startswith(os.path.abspath(base) + os.sep) and exists(path):
+                return path
+    places = "\n".join(f"  {p}" for p in searched)
+    raise FileNotFoundError(
+        f"'{name}' was not found. These folders were searched:\n{places}\nPut {belongs} into the first of them, press "
+        "R to refresh the lists, and choose it in the loader. Nothing is downloaded automatically."
+    )
+
+
+def _is_model_folder(files: list[str]) -> bool:
+    return "config.json" in files or any(
+        f.startswith(("model", "pytorch_model")) and f.endswith(WEIGHTS) for f in files
+    )
+
+
+def _one_model(files: list[str]) -> list[str]:
+    """The parts of one model where a folder holds several forms of it (whole, in parts, in half precision)."""
+    for stem in ("model.", "pytorch_model."):
+        if whole := [f for f in files if f.startswith(stem) and f.count(".") == 1]:
+            return whole
+    parts = [f for f in files if "-of-" in f and ".fp16" not in f]
+    return parts or files[:1]
+
+
+def _slashed(name: str) -> str:
+    return name.replace("\\", "/")
