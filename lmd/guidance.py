@@ -1,0 +1,139 @@
+"""The guidance loop: gradient descent of the noisy latent on an energy, before each denoising step (4.5)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .energy import EnergyOptions
+
+REFERENCE_STEPS = 50  # iteration counts are written for the 50 DDIM steps of the reference
+TRAIN_TIMESTEPS = 1000
+FAR_ABOVE_THRESHOLD = 10000.0
+
+
+@dataclass(frozen=True)
+class GuidanceOptions:
+    """How strongly, how often and how long to guide (specification 4.5 and 7.2: LMD's defaults).
+
+    `max_iter[i]` is the number of iterations at reference step i (the last entry serves all later ones),
+    `max_index_step` the reference step at which guidance ends. `loss_threshold` is compared with the energy before
+    `loss_scale`; once it is met, guidance is over for that image.
+    """
+
+    loss_scale: float = 5.0
+    loss_threshold: float = 5.0
+    max_index_step: int = 30
+    max_iter: tuple[int, ...] = (4,) * 5 + (3,) * 5 + (2,) * 10 + (1,) * 10
+    energy: EnergyOptions = field(default_factory=EnergyOptions)
+
+    def iterations(self, index: int) -> int:
+        """Iterations allowed at reference step `index`."""
+        if index >= self.max_index_step or not self.max_iter:
+            return 0
+        return self.max_iter[min(index, len(self.max_iter) - 1)]
+
+
+PRESETS = {
+    "reference": GuidanceOptions(),
+    "paper": GuidanceOptions(max_iter=(5,) * 5 + (4,) * 5 + (3,) * 5 + (2,) * 5 + (1,) * 10),
+}
+
+
+def parse_iterations(text: str) -> tuple[int, ...]:
+    """ "4x5, 3x5, 2x10, 1x10" -> four iterations for five reference steps, three for five, and so on.
+
+    Raises ValueError naming the part that is not `iterations` or `iterations x steps`.
+    """
+    counts: list[int] = []
+    for part in filter(None, (p.strip() for p in text.lower().replace(";", ",").split(","))):
+        count, _, steps = part.partition("x")
+        try:
+            n, k = int(count), int(steps or 1)
+        except ValueError:
+            n = k = -1
+        if not (0 <= n <= 100 and 0 <= k <= REFERENCE_STEPS):
+            raise ValueError(f'iterations are written like "4x5, 3x5, 2x10, 1x10" (count x steps), got {part!r}')
+        counts += [n] * k
+    return tuple(counts)
+
+
+def reference_index(timestep: float) -> int:
+    """The reference's step index (0..49) for a model timestep (0..999); its 50 DDIM steps are t = 981, 961, ..., 1.
+
+    Going by the timestep keeps the schedule right for any sampler, scheduler, step count and denoise.
+    """
+    per_step = TRAIN_TIMESTEPS // REFERENCE_STEPS
+    return max(0, min(REFERENCE_STEPS - 1, int((TRAIN_TIMESTEPS - 1 - timestep) // per_step)))
+
+
+def step_scale_vp(alpha_cumprod: float) -> float:
+    """The reference's step for latents x = sqrt(a) x0 + sqrt(1 - a) noise: sqrt(1 - a)."""
+    return math.sqrt(1 - alpha_cumprod)
+
+
+def step_scale_ve(sigma: float) -> float:
+    """The same update for latents x = x0 + sigma * noise: sigma * sqrt(sigma^2 + 1) (specification 4.5)."""
+    return sigma * math.sqrt(sigma * sigma + 1)
+
+
+class NonFiniteEnergy(ValueError):
+    """The model returned NaN or infinity, so there is no direction to go."""
+
+
+@dataclass
+class Guidance:
+    """One run's guidance: the options, and the state that the stop rule carries from step to step.
+
+    `trace` lists `(index, energy [B])` for every evaluation, in order, energies before `loss_scale`.
+    """
+
+    options: GuidanceOptions
+    trace: list[tuple[int, Tensor]] = field(default_factory=list)
+    _loss: Tensor | None = None
+
+    def wants(self, index: int) -> bool:
+        """Whether the step would evaluate anything (False once every image is below the threshold)."""
+        return self.options.iterations(index) > 0 and (self._loss is None or bool(self._active().any()))
+
+    def step(
+        self, x: Tensor, index: int, evaluate: Callable[[Tensor], tuple[Tensor, Tensor]], step_scale: float
+    ) -> Tensor:
+        """Move `x` [B, ...] at reference step `index`; returns the moved latent, or `x` itself if nothing was done.
+
+        `evaluate(x)` returns the energy [B] and its gradient with respect to x. The threshold is tested before each
+        evaluation only: the update is applied even when the fresh energy is already below it, and an image that has
+        met it is never evaluated again (specification 4.5, quirk Q7).
+        """
+        for _ in range(self.options.iterations(index)):
+            if not self.wants(index):
+                break
+            energy, gradient = evaluate(x)
+            energy = energy.detach().float().cpu()
+            if self._loss is None:
+                self._loss = torch.full_like(energy, FAR_ABOVE_THRESHOLD)
+            active = self._active()
+            self._check(energy, gradient, active, index)
+            self._loss = torch.where(active, energy * self.options.loss_scale, self._loss)
+            self.trace.append((index, energy))
+            delta = gradient * (self.options.loss_scale * step_scale)
+            keep = active.to(x.device).view(-1, *[1] * (x.ndim - 1))
+            x = torch.where(keep, x - delta.to(x), x)
+        return x
+
+    def _active(self) -> Tensor:
+        return self._loss / self.options.loss_scale > self.options.loss_threshold
+
+    def _check(self, energy: Tensor, gradient: Tensor, active: Tensor, index: int) -> None:
+        finite = torch.isfinite(energy) & torch.isfinite(gradient).flatten(1).all(1).cpu()
+        if not finite[active].all():
+            bad = [i for i, ok in enumerate(finite.tolist()) if not ok]
+            raise NonFiniteEnergy(
+                f"layout guidance got NaN or infinity from the model at guided step {index}, image {bad} of the batch: "
+                "the latent or the weights are broken, or half precision overflowed. Lower loss_scale in the guidance "
+                "options, or start ComfyUI with --force-fp32 to see which"
+            )

@@ -1,0 +1,43 @@
+"""Stable Diffusion's noise schedule as plain numbers, and the reference's step tables (specification 4.5, 5.5, 7.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+BETA_START, BETA_END, TRAIN_TIMESTEPS = 0.00085, 0.012, 1000
+
+
+def alphas_cumprod() -> torch.Tensor:
+    """[1000] float32: the scaled-linear schedule of SD1.x and 2.x."""
+    betas = torch.linspace(BETA_START**0.5, BETA_END**0.5, TRAIN_TIMESTEPS, dtype=torch.float32) ** 2
+    return torch.cumprod(1 - betas, dim=0)
+
+
+def ddim_timesteps(steps: int) -> list[int]:
+    """Timesteps of DDIM with leading spacing and offset 1: 50 steps visit 981, 961, ..., 1."""
+    ratio = TRAIN_TIMESTEPS // steps
+    return [i * ratio + 1 for i in reversed(range(steps))]
+
+
+def fast_indices(steps: int, fast_after: int, rate: int = 2) -> list[int]:
+    """Indices of the visited steps: all up to `fast_after`, then every `rate`-th, starting one later (5.5)."""
+    if fast_after >= steps - 1:
+        return list(range(steps))
+    return [*range(fast_after), *range(fast_after + rate - 1, steps, rate)]
+
+
+def frozen_steps(steps: int, ratio: float) -> int:
+    """How many steps keep the objects frozen: the ratio, clamped to 0..1, of the steps, truncated."""
+    return int(steps * min(max(ratio, 0.0), 1.0))
+
+
+def grounding_steps(visited_steps: int, beta: float) -> int:
+    """For how many steps GLIGEN's layers stay on (7.4)."""
+    return int(beta * visited_steps)
+
+
+def fast_sigmas(sigmas: Sequence[float], fast_after: int) -> list[float]:
+    """A sampler's sigmas (one more than steps, the last the target) thinned by `fast_indices`."""
+    return [sigmas[i] for i in fast_indices(len(sigmas) - 1, fast_after)] + [sigmas[-1]]
