@@ -66,8 +66,9 @@ class TimedTokens(torch.Tensor):
             return result
         if any(getattr(x, "origin", None) is None for x in mine):
             return result
-        if func in SAME and isinstance(result, Tensor):
-            return cls.wrap(_fresh(result, mine), mine[0].origin, on_read)
+        if func in SAME:
+            own = isinstance(args[0], TimedTokens)  # otherwise only the pattern of another tensor's dtype and device
+            return cls.wrap(_fresh(result, mine), args[0].origin, on_read) if own else result
         if func in REPLAYED and kwargs.get("out") is None:
             if isinstance(result, Tensor):
                 return cls.wrap(_fresh(result, mine), Replay(func, args, kwargs), on_read)

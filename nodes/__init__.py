@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-NODES: list[type[io.ComfyNode]] = []
+from . import ella
+
+NODES: list[type[io.ComfyNode]] = [*ella.NODES]
 
 
 class EllaLmdExtension(ComfyExtension):
