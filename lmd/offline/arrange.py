@@ -1,0 +1,334 @@
+"""Scene -> boxes: relations join things into blocks, blocks are fitted into the canvas."""
+
+from __future__ import annotations
+
+import math
+
+from ..layout import Box
+from .blocks import GAP, Block, Key, Rect, flow, group, row
+from .scene import Relation, Scene, Thing
+from .sizes import FLYING, size_of
+
+MARGIN = 0.035
+_ORDER = {"in": 0, "on": 1, "under": 2, "behind": 3, "front": 3, "above": 4, "below": 4, "between": 5}
+
+
+class Arranger:
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.block: dict[Thing, Block] = {t: group(t, size_of(t)) for t in scene.things if t.count > 0}
+        self.done: list[Relation] = []
+
+    def boxes(self, width: int, height: int) -> dict[Key, Box]:
+        """A box for every instance on a canvas of `width` x `height` pixels."""
+        self._join_all()
+        mean = math.sqrt(width * height)
+        w, h = width / mean, height / mean
+        self._lift_flyers()
+        blocks = self._blocks()
+        if not blocks:
+            return {}
+        whole = Block()
+        for part, (x0, x1) in _slots(blocks, 0):
+            for cell, (y0, y1) in _slots(part, 1):
+                align = tuple(_align(cell, axis) for axis in (0, 1))
+                whole.absorb(_fit(cell, Rect(x0 * w, y0 * h, (x1 - x0) * w, (y1 - y0) * h), align, w * h))
+        return {k: Box(r.x / w, r.y / h, r.w / w, r.h / h) for k, r in whole.rects.items()}
+
+    def _blocks(self) -> list[Block]:
+        found: list[Block] = []
+        for thing in self.scene.things:
+            if thing in self.block and self.block[thing] not in found:
+                found.append(self.block[thing])
+        return found
+
+    def _lift_flyers(self) -> None:
+        blocks = self._blocks()
+        for block in blocks:
+            things = {t for t, _ in block.rects}
+            if len(blocks) > 1 and all(t.position == (None, None) and t.head in FLYING for t in things):
+                if not all(t.head in FLYING for t in self.scene.things):
+                    for t in things:
+                        t.position = (None, 0.2)
+
+    # joining
+
+    def _merge(self, into: Block, other: Block) -> None:
+        into.absorb(other)
+        for thing in {t for t, _ in other.rects}:
+            self.block[thing] = into
+
+    def _join_all(self) -> None:
+        relations = sorted(self._gathered(), key=lambda r: _ORDER.get(r.kind, 6))
+        for relation in relations:
+            subjects = tuple(t for t in relation.subjects if t in self.block)
+            targets = tuple(t for t in relation.targets if t in self.block)
+            if subjects and targets:
+                self._join(relation.kind, subjects, targets)
+
+    def _gathered(self) -> list[Relation]:
+        """Relations with the same support become one, so that everything on a table stands in one row."""
+        out: list[Relation] = []
+        for r in self.scene.relations:
+            same = [
+                o
+                for o in out
+                if o.kind == r.kind and o.targets == r.targets and r.kind in ("on", "in", "under", "above", "below")
+            ]
+            if same:
+                old = same[0]
+                merged = old.subjects + tuple(t for t in r.subjects if t not in old.subjects)
+                out[out.index(old)] = Relation(r.kind, merged, r.targets)
+            else:
+                out.append(r)
+        return out
+
+    def _join(self, kind: str, subjects: tuple[Thing, ...], targets: tuple[Thing, ...]) -> None:
+        if kind == "between":
+            return self._between(subjects, targets)
+        home = self.block[targets[0]]
+        for other in targets[1:]:
+            if self.block[other] is not home:
+                b, o = home.bounds(), self.block[other]
+                o.move(b.right + GAP - o.bounds().x, b.bottom - o.bounds().bottom)
+                self._merge(home, o)
+        loose = [t for t in subjects if self.block[t] is not home]
+        if len(loose) < len(subjects):
+            self._check(kind, tuple(t for t in subjects if t not in loose), targets)
+        if not loose:
+            return None
+        if kind in ("on", "in", "under") and len(loose) == 1 and len(targets) == 1:
+            if loose[0].count == targets[0].count > 1 and len(self.block[loose[0]].rects) == loose[0].count:
+                if len(home.rects) == targets[0].count:
+                    return self._pairwise(kind, loose[0], targets[0])
+        mover = self._one_row(loose, kind)
+        self._attach(kind, mover, tuple(loose), home, targets)
+        self._merge(home, mover)
+        return None
+
+    def _one_row(self, things: list[Thing], kind: str) -> Block:
+        """The blocks of several subjects side by side, ordered by what the scene says about left and right."""
+        blocks: list[Block] = []
+        for thing in self._sorted_by_side(things):
+            if self.block[thing] not in blocks:
+                blocks.append(self.block[thing])
+        if len(blocks) == 1:
+            return blocks[0]
+        joined = row(blocks)
+        for thing in {t for t, _ in joined.rects}:
+            self.block[thing] = joined
+        return joined
+
+    def _sorted_by_side(self, things: list[Thing]) -> list[Thing]:
+        order = sorted(things, key=lambda t: t.position[0] if t.position[0] is not None else 0.5)
+        for _ in range(len(order)):
+            for r in self.scene.relations:
+                for s in r.subjects:
+                    for t in r.targets:
+                        if r.kind in ("left", "right") and s in order and t in order:
+                            first, second = (s, t) if r.kind == "left" else (t, s)
+                            if order.index(first) > order.index(second):
+                                order.remove(first)
+                                order.insert(order.index(second), first)
+        return order
+
+    def _pairwise(self, kind: str, subject: Thing, target: Thing) -> None:
+        """ "two cats on two chairs": one on each."""
+        home = self.block[target]
+        w, h = size_of(target)
+        sw, sh = size_of(subject)
+        pairs = []
+        for i in range(target.count):
+            base = Block({(target, i): Rect(0, 0, w, h)})
+            top = Block({(subject, i): Rect(0, 0, sw, sh)})
+            _RULES[kind](top, top.bounds(), base, base.bounds())
+            pairs.append(base.absorb(top))
+        arranged = row(pairs)
+        home.rects.clear()
+        home.absorb(arranged)
+        self.block[subject] = home
+
+    def _attach(
+        self, kind: str, mover: Block, subjects: tuple[Thing, ...], home: Block, targets: tuple[Thing, ...]
+    ) -> None:
+        a, b = mover.bounds(subjects), home.bounds(targets)
+        if kind in ("on", "in", "under"):
+            single = len(home.rects) == 1
+            need = {"on": 1.12, "in": 2.1 if len(mover.rects) == 1 else 1.6, "under": 1.15}[kind] * a.w
+            if kind == "in":
+                need = max(need, b.w / b.h * a.h * 1.5)
+            if b.w < need:
+                if single:
+                    (rect,) = home.rects.values()
+                    grow = need / b.w
+                    limit = 1.45 if kind != "in" else 2.0
+                    gx = min(grow, limit)
+                    gy = gx if kind == "in" else max(1.0, gx**0.5)
+                    rect.w, rect.h = rect.w * gx, rect.h * gy
+                    b = home.bounds(targets)
+                if b.w < need:
+                    mover.scale(max(b.w / need, 0.3))
+                    a = mover.bounds(subjects)
+        _RULES[kind](mover, a, home, b)
+
+    def _between(self, subjects: tuple[Thing, ...], targets: tuple[Thing, ...]) -> None:
+        middle = self._one_row(list(subjects), "between")
+        sides: list[Block] = []
+        for thing in targets:
+            if self.block[thing] is not middle and self.block[thing] not in sides:
+                sides.append(self.block[thing])
+        if len(sides) == 1:
+            home = sides[0]
+            (thing, *rest) = targets
+            if not rest and thing.count > 1 and len(home.rects) == thing.count:
+                n = thing.count
+                cut = math.ceil(n / 2)
+                left, right = (group(thing, size_of(thing), list(r)) for r in (range(cut), range(cut, n)))
+                joined = row([left, middle, right])
+            elif not rest or thing.count > 1:
+                return self._join("near", subjects, targets)
+            else:
+                first, second = sorted((home.bounds((t,)) for t in targets[:2]), key=lambda r: r.cx)
+                need = middle.bounds().w + 2 * GAP - (second.x - first.right)
+                for r in home.rects.values():
+                    if r.cx > first.right and need > 0:
+                        r.x += need
+                m = middle.bounds(subjects)
+                middle.move(first.right + GAP - m.x, first.bottom - m.bottom)
+                return self._merge(home, middle)
+        elif len(sides) >= 2:
+            joined = row([sides[0], middle, *sides[1:]])
+        else:
+            return self._check("between", subjects, targets)
+        for t in {t for t, _ in joined.rects}:
+            self.block[t] = joined
+        return None
+
+    def _check(self, kind: str, subjects: tuple[Thing, ...], targets: tuple[Thing, ...]) -> None:
+        """Both ends are placed already: say so if that contradicts the relation."""
+        block = self.block[targets[0]]
+        a, b = block.bounds(subjects), block.bounds(targets)
+        holds = {"left": a.cx < b.cx, "right": a.cx > b.cx, "above": a.cy < b.cy, "on": a.cy < b.cy,
+                 "below": a.cy > b.cy, "under": a.cy > b.cy}.get(kind, True)  # fmt: skip
+        if not holds:
+            names = [" and ".join(t.phrase for t in ts) for ts in (subjects, targets)]
+            self.scene.note(f'contradiction: "{names[0]}" cannot also be {kind} "{names[1]}"')
+
+
+def _left(m: Block, a: Rect, home: Block, b: Rect) -> None:
+    m.move(b.x - GAP - a.right, b.bottom - a.bottom)
+    m.push(home, -0.02, 0)
+
+
+def _right(m: Block, a: Rect, home: Block, b: Rect) -> None:
+    m.move(b.right + GAP - a.x, b.bottom - a.bottom)
+    m.push(home, 0.02, 0)
+
+
+def _near(m: Block, a: Rect, home: Block, b: Rect) -> None:
+    m.move(b.right + GAP - a.x, b.bottom - a.bottom)
+    if m.collides(home):
+        m.move(b.x - GAP - (b.right + GAP + a.w), 0)
+        if m.collides(home):
+            m.move(b.right - b.x + 2 * GAP + a.w, 0)
+            m.push(home, 0.02, 0)
+
+
+def _above(m: Block, a: Rect, home: Block, b: Rect) -> None:
+    m.move(b.cx - a.cx, b.y - 1.5 * GAP - a.bottom)
+    m.push(home, 0, -0.02)
+
+
+def _below(m: Block, a: Rect, home: Block, b: Rect) -> None:
+    m.move(b.cx - a.cx, b.bottom + 1.5 * GAP - a.y)
+    m.push(home, 0, 0.02)
+
+
+def _on(m: Block, a: Rect, home: Block, b: Rect) -> None:
+    """Standing on it: the feet reach a little into the support."""
+    m.move(b.cx - a.cx, b.y + min(0.12 * b.h, 0.1 * a.h) - a.bottom)
+    m.push(home, 0, -0.02, slack=0.16)
+
+
+def _under(m: Block, a: Rect, home: Block, b: Rect) -> None:
+    m.move(b.cx - a.cx, b.bottom - min(0.15 * a.h, 0.1 * b.h) - a.y)
+    m.push(home, 0, 0.02, slack=0.16)
+
+
+def _in(m: Block, a: Rect, home: Block, b: Rect) -> None:
+    """One thing looks out of its container, several lie inside it."""
+    if len(m.rects) == 1:
+        (rect,) = m.rects.values()
+        fit = min(1.0, 0.48 * b.w / rect.w, 0.62 * b.h / rect.h, math.sqrt(0.17 * b.w * b.h / (rect.w * rect.h)))
+        m.scale(fit)
+        a = m.bounds()
+        m.move(b.cx - a.cx, b.y - 0.4 * a.h - a.y)
+    else:
+        fit = min(0.78 * b.w / a.w, 0.62 * b.h / a.h)
+        m.scale(min(fit, 1.0))
+        a = m.bounds()
+        m.move(b.cx - a.cx, b.cy - 0.08 * b.h - a.cy)
+
+
+def _behind(m: Block, a: Rect, home: Block, b: Rect) -> None:
+    m.move(b.cx + 0.22 * min(a.w, b.w) - a.cx, b.y + 0.16 * min(a.h, b.h) - a.bottom)
+
+
+def _front(m: Block, a: Rect, home: Block, b: Rect) -> None:
+    m.move(b.cx - 0.22 * min(a.w, b.w) - a.cx, b.bottom - 0.16 * min(a.h, b.h) - a.y)
+
+
+_RULES = {"left": _left, "right": _right, "near": _near, "above": _above, "below": _below, "on": _on, "under": _under,
+          "in": _in, "behind": _behind, "front": _front}  # fmt: skip
+
+
+def _coordinate(block: Block, axis: int) -> float | None:
+    values = [t.position[axis] for t, _ in block.rects if t.position[axis] is not None]
+    return values[0] if values else None
+
+
+def _slots(blocks: list[Block], axis: int) -> list[tuple[list[Block], tuple[float, float]]]:
+    """Blocks by thirds of one axis, each third with its span."""
+    low, middle, high, free = [], [], [], []
+    for block in blocks:
+        v = _coordinate(block, axis)
+        (free if v is None else low if v < 0.4 else high if v > 0.6 else middle).append(block)
+    centre = middle + free
+    if not low and not high:
+        return [(centre, (0.0, 1.0))]
+    if low and high and centre:
+        cuts = (0.0, 0.34, 0.66, 1.0)
+    elif low and high:
+        cuts = (0.0, 0.5, 0.5, 1.0)
+    elif low:
+        cuts = (0.0, 0.34, 0.66, 1.0) if middle else (0.0, 0.42, 1.0, 1.0) if centre else (0.0, 0.5, 0.5, 1.0)
+    else:
+        cuts = (0.0, 0.34, 0.66, 1.0) if middle else (0.0, 0.0, 0.58, 1.0) if centre else (0.0, 0.5, 0.5, 1.0)
+    parts = ((low, cuts[:2]), (centre, cuts[1:3]), (high, cuts[2:]))
+    return [(p, span) for p, span in parts if p]
+
+
+def _align(blocks: list[Block], axis: int) -> float:
+    v = _coordinate(blocks[0], axis)
+    if v is None:
+        return 0.5 if axis == 0 else 0.62
+    return 0.2 if v < 0.4 else 0.8 if v > 0.6 else 0.5
+
+
+def _fit(blocks: list[Block], cell: Rect, align: tuple[float, float], canvas: float) -> Block:
+    """Arrange blocks in a cell as large as is sensible."""
+    margin = MARGIN * math.sqrt(canvas)
+    inner = Rect(cell.x + margin, cell.y + margin, cell.w - 2 * margin, cell.h - 2 * margin)
+    whole = flow(blocks, inner.w, inner.h)
+    b = whole.bounds()
+    biggest = max(r.w * r.h for r in whole.rects.values())
+    scale = min(inner.w / b.w, inner.h / b.h, math.sqrt(0.36 * canvas / biggest), 1.9)
+    stretch = 1.28
+    sx = min(inner.w / b.w, scale * stretch if inner.w / b.w > scale * 1.05 else scale)
+    sy = min(inner.h / b.h, scale * stretch if inner.h / b.h > scale * 1.05 else scale)
+    if scale < min(inner.w / b.w, inner.h / b.h) * 0.999:  # held back on purpose: keep the shape
+        sx = sy = scale
+    whole.scale(sx, sy)
+    b = whole.bounds()
+    whole.move(inner.x + (inner.w - b.w) * align[0] - b.x, inner.y + (inner.h - b.h) * align[1] - b.y)
+    return whole
