@@ -113,7 +113,8 @@ def _model_class(config: T5Config, as_trained: bool, quantization):
     return FlanT5Encoder
 
 
-def _tokenizer_class(width: int):
+def tokenizer_class(width: int):
+    """The host's T5 tokenizer (its ids are FLAN-T5's) with end token, without padding."""
     folder = os.path.join(os.path.dirname(comfy.text_encoders.__path__[0]), "text_encoders", "t5_tokenizer")
 
     class FlanT5Tokenizer(sd1_clip.SDTokenizer):
@@ -142,9 +143,9 @@ def _tokenizer_class(width: int):
 class EllaTextEncoder:
     """A FLAN-T5 encoder under the host's memory management; remembers the features of the latest texts."""
 
-    def __init__(self, clip: comfy.sd.CLIP, config: T5Config, name: str, default_length: int = 0):
+    def __init__(self, clip: comfy.sd.CLIP, config: T5Config, name: str):
         self.clip, self.config, self.name = clip, config, name
-        self.default_length = default_length
+        self.default_length = 0  # for nodes without a length of their own
         self._features: OrderedDict[tuple[str, int], torch.Tensor] = OrderedDict()
 
     @property
@@ -200,11 +201,17 @@ def load_text_encoder(name: str, precision: str = PRECISIONS[0], default_length:
         part, meta = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
         state.update(part)
         metadata.update(meta or {})
-    state = t5_encoder_state(state)
-    state, _ = comfy.utils.convert_old_quants(state, "", metadata)
-    config = t5_config(state)
+    state, _ = comfy.utils.convert_old_quants(t5_encoder_state(state), "", metadata)
+    encoder = build_text_encoder(state, t5_config(state), name, precision == PRECISIONS[0])
+    encoder.default_length = default_length
+    return encoder
+
+
+def build_text_encoder(
+    state: dict[str, torch.Tensor], config: T5Config, name: str, as_trained: bool
+) -> EllaTextEncoder:
+    """The encoder with these weights; ValueError when some are missing or superfluous."""
     quantization = comfy.utils.detect_layer_quantization(state, "")
-    as_trained = precision == PRECISIONS[0]
     dtype = _storage_dtype(state, as_trained)
     if quantization is None:
         state = {k: v.to(dtype) for k, v in state.items()}
@@ -212,13 +219,10 @@ def load_text_encoder(name: str, precision: str = PRECISIONS[0], default_length:
     class Target:
         params: dict = {}
         clip = _model_class(config, as_trained, quantization)
-        tokenizer = _tokenizer_class(config.d_model)
+        tokenizer = tokenizer_class(config.d_model)
 
     clip = comfy.sd.CLIP(
-        Target,
-        parameters=comfy.utils.calculate_parameters(state),
-        state_dict=[],
-        model_options={"dtype": dtype},
+        Target, parameters=comfy.utils.calculate_parameters(state), state_dict=[], model_options={"dtype": dtype}
     )
     missing, unexpected = clip.load_sd(state)
     missing = [k for k in missing if "logit_scale" not in k]
@@ -227,7 +231,7 @@ def load_text_encoder(name: str, precision: str = PRECISIONS[0], default_length:
             f"'{name}' is not a whole T5 encoder: missing {missing[:3]}, not understood {unexpected[:3]}. Download it "
             "again and choose it in ELLATextEncoderLoader."
         )
-    return EllaTextEncoder(clip, config, name, default_length)
+    return EllaTextEncoder(clip, config, name)
 
 
 def _storage_dtype(state: dict[str, torch.Tensor], as_trained: bool) -> torch.dtype:

@@ -1,0 +1,95 @@
+"""Conditioning tokens that follow edits made by nodes which know nothing of ELLA."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from ella_lmd.ella.timed import TimedTokens, is_timed, plain, resolve, sources
+
+OLD, NEW, OTHER = (torch.randn(1, 4, 3, generator=torch.Generator().manual_seed(i)) for i in range(3))
+CLIP = torch.randn(1, 5, 3, generator=torch.Generator().manual_seed(9))
+
+
+@pytest.fixture(params=[True, False], ids=["inference", "normal"])
+def tokens(request):
+    with torch.inference_mode(request.param):
+        yield TimedTokens.wrap(OLD.clone(), "text")
+
+
+def at(source, fixed):
+    return {"text": NEW, "second": OTHER}[source]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda x: torch.cat([x, CLIP], 1),
+        lambda x: torch.cat((CLIP, x), dim=1),
+        lambda x: torch.cat([CLIP, CLIP.to(x), x.to(CLIP)], 1),
+        lambda x: torch.mul(x, 0.3) + torch.mul(OTHER, 0.7),
+        lambda x: OTHER * 0.7 + 0.3 * x,
+        lambda x: x[:, :2],
+        lambda x: x[:, 1:] - 2 * x[:, :-1],
+        lambda x: x.repeat(3, 1, 1).narrow(0, 0, 2),
+        lambda x: torch.lerp(x, OTHER, 0.25),
+        lambda x: x.chunk(2, dim=1)[1],
+        lambda x: torch.nn.functional.pad(x, (0, 0, 0, 2)),
+        lambda x: x.clone().to("cpu").contiguous() / 3,
+    ],
+)
+def test_an_edit_is_done_again_with_the_new_tokens(tokens, edit):
+    edited = edit(tokens)
+    assert is_timed(edited)
+    assert torch.equal(plain(edited), edit(OLD))
+    assert torch.allclose(resolve(edited, at), edit(NEW), atol=1e-7)
+
+
+def test_two_texts_in_one_conditioning_each_follow(tokens):
+    second = TimedTokens.wrap(OTHER.clone(), "second")
+    mixed = torch.cat([tokens * 0.5 + second * 0.5, second], 1)
+    assert list(sources(mixed)) == ["second", "text"] or list(sources(mixed)) == ["text", "second"]
+    assert torch.allclose(resolve(mixed, at), torch.cat([NEW * 0.5 + OTHER * 0.5, OTHER], 1))
+
+
+def test_half_precision_tokens_keep_their_dtype(tokens):
+    assert resolve(tokens.half(), at).dtype == torch.float16
+
+
+@pytest.mark.parametrize("edit", [torch.zeros_like, torch.relu, lambda x: x.norm(), lambda x: x > 0])
+def test_other_operations_give_plain_tensors(tokens, edit):
+    result = edit(tokens)
+    assert not isinstance(result, TimedTokens)
+    assert torch.equal(result, edit(OLD))
+
+
+def test_a_tensor_that_only_takes_over_dtype_and_device_stays_what_it_is(tokens):
+    assert not is_timed(CLIP.to(tokens))
+
+
+@pytest.mark.parametrize("write", ["item", "multiply", "method"])
+def test_tokens_that_were_written_into_are_no_longer_recomputed(tokens, write):
+    mine = tokens.clone()
+    if write == "item":
+        mine[:, 0] = 0
+    elif write == "multiply":
+        mine *= 2
+    else:
+        mine.add_(1)
+    assert not is_timed(mine)
+    assert not is_timed(mine + 1)
+    assert is_timed(tokens)
+
+
+def test_copies_follow_and_files_hold_plain_numbers(tokens):
+    assert is_timed(copy.deepcopy([tokens])[0])
+    assert type(pickle.loads(pickle.dumps(tokens))) is torch.Tensor
+
+
+def test_a_network_that_reads_the_tokens_is_reported_and_computes_as_usual():
+    read = []
+    tokens = TimedTokens.wrap(OLD.clone(), "text", lambda: read.append(1))
+    weight = torch.randn(2, 3)
+    out = torch.nn.functional.linear(torch.cat([tokens, CLIP], 1).to(torch.float32), weight)
+    assert read == [1]
+    assert torch.equal(out, torch.nn.functional.linear(torch.cat([OLD, CLIP], 1), weight))
