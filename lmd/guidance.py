@@ -101,18 +101,21 @@ class Guidance:
         return self.options.iterations(index) > 0 and (self._loss is None or bool(self._active().any()))
 
     def step(
-        self, x: Tensor, index: int, evaluate: Callable[[Tensor], tuple[Tensor, Tensor]], step_scale: float
+        self, x: Tensor, index: int, evaluate: Callable[[Tensor], tuple[Tensor, Tensor] | None], step_scale: float
     ) -> Tensor:
         """Move `x` [B, ...] at reference step `index`; returns the moved latent, or `x` itself if nothing was done.
 
-        `evaluate(x)` returns the energy [B] and its gradient with respect to x. The threshold is tested before each
-        evaluation only: the update is applied even when the fresh energy is already below it, and an image that has
-        met it is never evaluated again (specification 4.5, quirk Q7).
+        `evaluate(x)` returns the energy [B] and its gradient with respect to x, or None to leave this step out. The
+        threshold is tested before each evaluation only: the update is applied even when the fresh energy is already
+        below it, and an image that has met it is never evaluated again (4.5, quirk Q7).
         """
         for _ in range(self.options.iterations(index)):
             if not self.wants(index):
                 break
-            energy, gradient = evaluate(x)
+            found = evaluate(x)
+            if found is None:
+                break
+            energy, gradient = found
             energy = energy.detach().float().cpu()
             if self._loss is None:
                 self._loss = torch.full_like(energy, FAR_ABOVE_THRESHOLD)

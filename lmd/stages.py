@@ -13,12 +13,12 @@ from torch import Tensor
 from .compose import freeze
 from .guidance import Guidance
 
-Evaluate = Callable[[Tensor], tuple[Tensor, Tensor]]
+Evaluate = Callable[[Tensor], tuple[Tensor, Tensor] | None]
 
 
 @dataclass
 class ObjectStage:
-    """One object's own run: keep every latent, then guide. `latents[i]` is the latent before step i, the last the result."""
+    """One object's own run: keep every latent, then guide. `latents[i]` is the one before step i, the last the result."""
 
     guidance: Guidance
     latents: list[Tensor] = field(default_factory=list)

@@ -1,0 +1,187 @@
+"""Cross-attention of the host's U-Net: which layers exist, and patches that read their probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from comfy.ldm.modules.attention import SpatialTransformer, optimized_attention
+from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, Upsample
+from torch import Tensor
+
+from ...lmd.energy import AttentionMap
+
+COND = 0  # in the host's cond_or_uncond lists, 0 marks rows of the positive conditioning
+
+
+@dataclass(frozen=True, order=True)
+class Layer:
+    """One cross-attention layer: `part` is input, middle or output, `depth` the transformer inside block `number`."""
+
+    part: str
+    number: int
+    depth: int = 0
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        return self.part, self.number, self.depth
+
+    def __str__(self) -> str:
+        return f"{self.part}.{self.number}" + (f".{self.depth}" if self.depth else "")
+
+
+class UnsupportedModel(ValueError):
+    """The model is not a U-Net with cross-attention."""
+
+
+def guided_layers(unet: torch.nn.Module) -> tuple[Layer, ...]:
+    """LMD's layers by the model's structure, in running order: the middle, and the deepest output blocks that attend.
+
+    SD1.x and 2.x: middle 0, output 3, 4, 5; SDXL: middle 0, output 0, 1, 2; the first transformer block of each.
+    """
+    levels = _cross_attention_levels(unet)
+    outputs = {number: level for (part, number), level in levels.items() if part == "output"}
+    if not outputs:
+        raise UnsupportedModel("this U-Net has no cross-attention in its output blocks, so there is nothing to guide")
+    deepest = max(outputs.values())
+    middle = [Layer("middle", 0)] if ("middle", 0) in levels else []
+    return (*middle, *(Layer("output", n) for n, level in sorted(outputs.items()) if level == deepest))
+
+
+def mask_layer(unet: torch.nn.Module) -> Layer:
+    """The layer whose attention shows the object best: the last of the deepest input blocks that attend (5.6)."""
+    inputs = {number: level for (part, number), level in _cross_attention_levels(unet).items() if part == "input"}
+    if not inputs:
+        raise UnsupportedModel("this U-Net has no cross-attention in its input blocks, so no mask can be read from it")
+    deepest = max(inputs.values())
+    return Layer("input", max(n for n, level in inputs.items() if level == deepest))
+
+
+def parse_layers(text: str, unet: torch.nn.Module) -> tuple[Layer, ...]:
+    """ "middle.0, output.3, output.4" -> layers in running order; raises ValueError naming what the model has."""
+    known = _cross_attention_levels(unet)
+    layers = []
+    for part in filter(None, (p.strip() for p in text.lower().split(","))):
+        name, *numbers = part.split(".")
+        try:
+            layer = Layer(name, *(int(n) for n in numbers))
+        except (TypeError, ValueError):
+            layer = None
+        if layer is None or (layer.part, layer.number) not in known:
+            have = ", ".join(f"{p}.{n}" for p, n in known)
+            raise ValueError(f'guided layer {part!r} does not exist in this model: write "auto" or some of {have}')
+        layers.append(layer)
+    order = {"input": 0, "middle": 1, "output": 2}
+    return tuple(sorted(set(layers), key=lambda x: (order[x.part], x.number, x.depth)))
+
+
+def _cross_attention_levels(unet: torch.nn.Module) -> dict[tuple[str, int], int]:
+    """{(part, block number): downsampling level} of every block with text cross-attention, in running order."""
+    if not all(hasattr(unet, name) for name in ("input_blocks", "middle_block", "output_blocks")):
+        raise UnsupportedModel(
+            f"layout guidance needs a U-Net with cross-attention (SD1.x, SD2.x, SDXL), got {type(unet).__name__}: "
+            "load one of these checkpoints"
+        )
+    found: dict[tuple[str, int], int] = {}
+    level = 0
+    for number, block in enumerate(unet.input_blocks):
+        if any(isinstance(m, Downsample) for m in block):
+            level += 1
+        if _attends(block):
+            found["input", number] = level
+    if unet.middle_block is not None and _attends(unet.middle_block):
+        found["middle", 0] = level
+    for number, block in enumerate(unet.output_blocks):
+        if _attends(block):
+            found["output", number] = level
+        if any(isinstance(m, Upsample) for m in block):
+            level -= 1
+    return found
+
+
+def _attends(block: torch.nn.Module) -> bool:
+    transformers = [m for m in block if isinstance(m, SpatialTransformer)]
+    return any(t.transformer_blocks[0].attn2 is not None for t in transformers)
+
+
+def probabilities(q: Tensor, k: Tensor, heads: int) -> Tensor:
+    """Softmax attention [B, heads, S, T] in float32 from projected q [B, S, C] and k [B, T, C]."""
+    q, k = (x.unflatten(-1, (heads, -1)).transpose(1, 2).float() for x in (q, k))
+    return torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, dim=-1)
+
+
+class LayersDone(BaseException):
+    """Every guided layer has been seen; the rest of the forward pass is not needed."""
+
+
+class Capture:
+    """Collects the chosen token columns of the guided layers during one forward pass with gradients.
+
+    The pass ends after the last layer by LayersDone, so the deeper half of the U-Net is never computed.
+    """
+
+    def __init__(self, layers: Sequence[Layer], columns: Sequence[int]):
+        self.layers, self.columns = layers, columns
+        self.maps: dict[Layer, AttentionMap] = {}
+
+    def patch(self, layer: Layer, previous: Callable | None) -> Callable:
+        def replace(q, k, v, extra_options):
+            heads = extra_options["n_heads"]
+            probs = probabilities(q, k, heads)[..., self.columns]
+            height, width = extra_options["activations_shape"][-2:]
+            self.maps[layer] = AttentionMap(probs, height, width)
+            if len(self.maps) == len(self.layers):
+                raise LayersDone
+            return _attention_output(previous, q, k, v, extra_options)
+
+        return replace
+
+
+class Observer:
+    """Reads one token column of some layers in ordinary passes, for the positive rows only, while `record` is set.
+
+    The layers' results are what they would be without it, bit for bit.
+    """
+
+    def __init__(self, column: int):
+        self.column = column
+        self.record: Callable[[Layer, AttentionMap], None] | None = None
+
+    def patch(self, layer: Layer, previous: Callable | None) -> Callable:
+        def replace(q, k, v, extra_options):
+            if self.record is not None:
+                marks = extra_options["cond_or_uncond"]
+                rows = [q.chunk(len(marks))[i] for i, mark in enumerate(marks) if mark == COND]
+                keys = [k.chunk(len(marks))[i] for i, mark in enumerate(marks) if mark == COND]
+                if rows:
+                    probs = probabilities(rows[0], keys[0], extra_options["n_heads"])
+                    height, width = extra_options["activations_shape"][-2:]
+                    self.record(layer, AttentionMap(probs[..., self.column], height, width))
+            return _attention_output(previous, q, k, v, extra_options)
+
+        return replace
+
+
+def _attention_output(previous: Callable | None, q: Tensor, k: Tensor, v: Tensor, extra_options: dict) -> Tensor:
+    if previous is not None:
+        return previous(q, k, v, extra_options)
+    return optimized_attention(
+        q, k, v, heads=extra_options["n_heads"], attn_precision=extra_options["attn_precision"],
+        transformer_options=extra_options,
+    )  # fmt: skip
+
+
+def add_patches(transformer_options: dict, layers: Sequence[Layer], make: Callable[[Layer, Any], Callable]) -> None:
+    """Put `make(layer, previous patch)` into the attn2 replace slot of each layer, chaining what is there.
+
+    `transformer_options` must be the caller's own copy; the nested dicts on the way are copied here.
+    """
+    slots = dict(transformer_options.get("patches_replace", {}))
+    slots["attn2"] = dict(slots.get("attn2", {}))
+    for layer in layers:
+        # The host looks up the full key first, then the block's: a patch on the whole block counts as the previous one.
+        previous = slots["attn2"].get(layer.key, slots["attn2"].get(layer.key[:2]))
+        slots["attn2"][layer.key] = make(layer, previous)
+    transformer_options["patches_replace"] = slots

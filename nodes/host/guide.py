@@ -1,0 +1,217 @@
+"""Layout guidance of one sampler run: finds the phrases in the run's conditioning and moves the latent (LMD, 4.5)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import comfy.patcher_extension
+import torch
+from torch import Tensor
+
+from ...lmd.energy import AttentionMap, GuidedObject, References, total_energy
+from ...lmd.guidance import Guidance, GuidanceOptions, reference_index, step_scale_ve
+from ...lmd.layout import Box
+from ...lmd.stages import Evaluate
+from .attention import guided_layers, parse_layers
+from .gradients import energy_gradient
+from .steps import SamplerRun, Step, add_step_hook
+from .text import offset_in, shifted
+
+log = logging.getLogger(__name__)
+KEY = "lmd_layout_guidance"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to guide: the objects with token positions in `encoding` [1, L, C], the prompt's own text encoding.
+
+    `layers` is "auto" or a list such as "middle.0, output.3". Guidance is active from `start_percent` to `end_percent`
+    of the sampling range, as in the host's own nodes.
+    """
+
+    objects: tuple[GuidedObject, ...]
+    encoding: Tensor
+    layers: str = "auto"
+    start_percent: float = 0.0
+    end_percent: float = 1.0
+
+
+@dataclass
+class EnergyTrace:
+    """What guidance measured in the latest run; filled while sampling, read by the energy plot.
+
+    `rows` holds `(step, reference index, energy [B])`, before the loss scale.
+    """
+
+    title: str = "layout guidance"
+    threshold: float = 0.0
+    rows: list[tuple[int, int, Tensor]] = field(default_factory=list)
+
+
+# References of one step for the attention transfer term: step index -> maps per object, box and layer.
+ReferencesAt = Callable[[int], References | None]
+
+
+class Guide:
+    """One run's guidance. `move` is called before each step with the sampler's latent."""
+
+    def __init__(
+        self,
+        run: SamplerRun,
+        target: Target,
+        options: GuidanceOptions,
+        trace: EnergyTrace,
+        references: ReferencesAt | None = None,
+    ):
+        self.run, self.target, self.trace = run, target, trace
+        self.guidance = Guidance(options)
+        self.references = references
+        unet = run.guider.inner_model.diffusion_model
+        auto = target.layers.strip().lower() in ("", "auto")
+        self.layers = guided_layers(unet) if auto else parse_layers(target.layers, unet)
+        sampling = run.guider.inner_model.model_sampling
+        self.sigmas = tuple(sampling.percent_to_sigma(p) for p in (target.start_percent, target.end_percent))
+        self._entries: dict[int, tuple[GuidedObject, ...]] | None = None
+        trace.rows.clear()
+        trace.threshold = options.loss_threshold
+
+    def arguments(self, step: Step) -> tuple[int, Evaluate, float]:
+        """`(reference index, evaluate, step scale)` for `Guidance.step` at this step."""
+        sigma = float(step.sigma.flatten()[0])
+        index = reference_index(self.run.timestep(step.sigma))
+        references = self.references(step.index) if self.references is not None else None
+        start, end = self.sigmas
+
+        def evaluate(latent: Tensor) -> tuple[Tensor, Tensor] | None:
+            if not end <= sigma <= start:
+                return None
+            found = self._evaluate(latent, step, references)
+            if found is not None:
+                self.trace.rows.append((step.index, index, found[0].float().cpu()))
+            return found
+
+        return index, evaluate, step_scale_ve(sigma)
+
+    def log_step(self, step: Step) -> None:
+        seen = [energy for s, _, energy in self.trace.rows if s == step.index]
+        if seen:
+            values = " -> ".join(f"{float(e.mean()):.3f}" for e in seen)
+            log.info("%s: step %d, energy %s", self.trace.title, step.index, values)
+
+    def _evaluate(self, latent: Tensor, step: Step, references: References | None) -> tuple[Tensor, Tensor] | None:
+        """Energy [B] and gradient, averaged over the positive entries that hold the phrases; None if none is active."""
+        view, mask = self.run.view(latent, step.sigma, step.denoise_mask)
+        energies, gradients = [], []
+        for cond, objects in self._conditionings():
+            area = cond.get("area")
+            objects = _in_area(objects, area, latent.shape[-2:])
+            saved = references if area is None else None  # saved maps show the whole canvas
+            found = self._gradient(cond, objects, view, step.sigma, saved) if objects else None
+            if found is not None:
+                energies.append(found[0])
+                gradients.append(found[1])
+        if not energies:
+            return None
+        energy = torch.stack(energies).mean(0)
+        gradient = torch.stack(gradients).mean(0)
+        return energy, gradient if mask is None else gradient * mask
+
+    def _gradient(self, cond, objects, view, sigma, references) -> tuple[Tensor, Tensor] | None:
+        columns = sorted({p for o in objects for p in (*o.positions, o.word)})
+        place = {p: i for i, p in enumerate(columns)}
+        local = [replace(o, positions=tuple(place[p] for p in o.positions), word=place[o.word]) for o in objects]
+
+        def energy(maps: list[AttentionMap]) -> Tensor:
+            return total_energy(maps, local, self.guidance.options.energy, references)
+
+        return energy_gradient(self.run.guider, cond, view, sigma, self.run.model_options, self.layers, columns, energy)
+
+    def _conditionings(self) -> list[tuple[dict, tuple[GuidedObject, ...]]]:
+        """The positive entries that contain the prompt, each with the objects' positions in it."""
+        positive = self.run.guider.conds.get("positive") or []
+        if self._entries is None:
+            self._entries = {}
+            for i, cond in enumerate(positive):
+                offset = offset_in(cond["model_conds"]["c_crossattn"].cond, self.target.encoding)
+                if offset is not None:
+                    self._entries[i] = shifted(self.target.objects, offset)
+            if not self._entries:
+                self._entries = self._assumed(positive)
+        return [(positive[i], objects) for i, objects in self._entries.items()]
+
+    def _assumed(self, positive: Sequence[dict]) -> dict[int, tuple[GuidedObject, ...]]:
+        length = self.target.encoding.shape[1]
+        fits = [i for i, c in enumerate(positive) if c["model_conds"]["c_crossattn"].cond.shape[1] >= length]
+        if not fits:
+            raise ValueError(
+                "layout guidance cannot find its prompt in the positive conditioning, which is too short for it: "
+                "use the conditioning that the guidance node gives, or encode the very same text"
+            )
+        log.warning(
+            "the positive conditioning was not encoded from the guided prompt as it stands (another text, another "
+            "CLIP, or averaged): token positions are taken from the guided prompt"
+        )
+        return {fits[0]: self.target.objects}
+
+
+def _in_area(objects: Sequence[GuidedObject], area: Any, size: Sequence[int]) -> tuple[GuidedObject, ...]:
+    """The objects seen from a conditioning's area `(h, w, y, x)` in latent cells: boxes move, outside ones go."""
+    if area is None:
+        return tuple(objects)
+    h, w, top, left = (float(v) for v in area)
+    height, width = size
+    inside = []
+    for o in objects:
+        boxes = [
+            Box((b.x * width - left) / w, (b.y * height - top) / h, b.w * width / w, b.h * height / h) for b in o.boxes
+        ]
+        boxes = [b for b in boxes if b.x < 1 and b.y < 1 and b.x + b.w > 0 and b.y + b.h > 0]
+        if boxes:
+            inside.append(replace(o, boxes=tuple(boxes)))
+    return tuple(inside)
+
+
+class GuidanceHook:
+    """The step hook of guidance alone: LMD's overall stage without objects."""
+
+    def __init__(self, guide: Guide):
+        self.guide = guide
+
+    def before_step(self, x: Tensor, step: Step) -> Tensor:
+        moved = self.guide.guidance.step(x, *self.guide.arguments(step))
+        self.guide.log_step(step)
+        return moved
+
+    def finish(self, x: Tensor) -> Tensor:
+        return x
+
+
+def guides_anything(options: GuidanceOptions, target: Target) -> bool:
+    """False when guidance could not change anything: then nothing is patched and results are bit-identical."""
+    within = target.start_percent < target.end_percent
+    return bool(target.objects) and within and options.loss_scale != 0 and any(map(options.iterations, range(50)))
+
+
+def reserve_memory(model: Any, key: str, factor: int = 3) -> None:
+    """Have the host free room for the activations of a backward pass: as if the batch were `factor` times as large."""
+    wrapper = comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING
+
+    def prepare(executor, model, noise_shape, *args, **kwargs):
+        return executor(model, [noise_shape[0] * factor, *noise_shape[1:]], *args, **kwargs)
+
+    model.remove_wrappers_with_key(wrapper, key)
+    model.add_wrapper_with_key(wrapper, key, prepare)
+
+
+def patch_guidance(model: Any, target: Target, options: GuidanceOptions, trace: EnergyTrace) -> Any:
+    """A clone of MODEL that guides every sampler run; `model` itself when there is nothing to guide."""
+    if not guides_anything(options, target):
+        return model
+    guided_layers(model.model.diffusion_model)  # fail here, with a clear message, rather than while sampling
+    guided = model.clone()
+    add_step_hook(guided, KEY, lambda run: GuidanceHook(Guide(run, target, options, trace)))
+    reserve_memory(guided, KEY)
+    return guided
