@@ -1,0 +1,77 @@
+"""Boxes as a language model wrote them -> boxes that can be drawn. Pixel units, `(name, [x, y, w, h])`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+NamedBox = tuple[str, list[float]]
+
+_WHOLE = 0.995  # a box that covers this share of both sides is the background, not an object
+_SLIVER = 0.25  # less than this share of a box inside the canvas: it was meant elsewhere
+
+
+def filter_boxes_exact(
+    boxes: Sequence[NamedBox] | None,
+    scale_boxes: bool = True,
+    ignore_background: bool = True,
+    max_scale: float = 3,
+    size: int = 512,
+) -> list[tuple[str, list[int]]]:
+    """The reference's filter, faults included (quirk Q1: a negative top shifts twice and may leave the canvas).
+
+    Source: the LMD specification, section 1.5 (LLM-groundedDiffusion@cef2a90 utils/parse.py).
+    """
+    kept: list[NamedBox] = []
+    for name, box in boxes or []:
+        if not box or box[2] <= 0 or box[3] <= 0:
+            continue
+        x, y, w, h = box
+        if ignore_background and ((w >= size and h >= size) or x > size or y > size):
+            continue
+        if x < 0 or y < 0 or x + w > size or y + h > size:
+            scale_boxes = True
+        kept.append((name, list(box)))
+    if not kept:
+        return []
+    if scale_boxes:
+        left, right = min(b[0] for _, b in kept), max(b[0] + b[2] for _, b in kept)
+        top, bottom = min(b[1] for _, b in kept), max(b[1] + b[3] for _, b in kept)
+        if right == left:
+            return []
+        s = min(size / (right - left), size / (bottom - top), max_scale)
+        offset = -top * s if top * s < 0 else 0
+        if bottom * s + offset >= size:
+            offset -= bottom * s - size
+        kept = [(name, _scaled(box, s, left, offset)) for name, box in kept]
+    return [(name.rstrip("."), [round(v) for v in box]) for name, box in kept]
+
+
+def _scaled(box: list[float], s: float, left: float, offset: float) -> list[float]:
+    x, y, w, h = (box[0] - left) * s, box[1] * s + offset, box[2] * s, box[3] * s
+    return [x, 0, w, h - y] if y < 0 else [x, y, w, h]
+
+
+def filter_boxes(boxes: Sequence[NamedBox], width: float, height: float) -> tuple[list[NamedBox], list[str]]:
+    """The filter for users: every box on its own is clipped to the canvas or dropped; never moves the others.
+
+    Returns the boxes and a note for each change.
+    """
+    kept: list[NamedBox] = []
+    notes: list[str] = []
+    for name, (x, y, w, h) in boxes:
+        name = name.strip().rstrip(".").strip()
+        said = f'"{name}" [{x:g}, {y:g}, {w:g}, {h:g}]'
+        if w <= 0 or h <= 0:
+            notes.append(f"{said} has no area and was dropped")
+            continue
+        if w >= _WHOLE * width and h >= _WHOLE * height:
+            notes.append(f"{said} covers the whole canvas, which is the background's job, and was dropped")
+            continue
+        x0, y0, x1, y1 = max(x, 0.0), max(y, 0.0), min(x + w, width), min(y + h, height)
+        if x1 <= x0 or y1 <= y0 or (x1 - x0) * (y1 - y0) < _SLIVER * w * h:
+            notes.append(f"{said} lies outside the {width:g} x {height:g} canvas and was dropped")
+            continue
+        if (x0, y0, x1, y1) != (x, y, x + w, y + h):
+            notes.append(f"{said} reaches over the {width:g} x {height:g} canvas and was clipped")
+        kept.append((name, [x0, y0, x1 - x0, y1 - y0]))
+    return kept, notes

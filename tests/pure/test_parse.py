@@ -1,0 +1,203 @@
+"""Replies of language models: the reference's grammar exactly, and the tolerant one that users get."""
+
+import json
+from pathlib import Path
+
+import pytest
+from ella_lmd.lmd import parse as P
+from ella_lmd.lmd.filtering import filter_boxes, filter_boxes_exact
+from ella_lmd.lmd.literals import LiteralError, read_literal
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+KITE = [("a red kite", [60, 40, 120, 110]), ("a grey whale", [200, 250, 280, 160])]
+
+
+def _same(boxes):
+    return [[name, list(box)] for name, box in boxes]
+
+
+def test_strict_reference_vectors(shared):
+    for case in json.loads((shared / "golden/lmd/parse_response.json").read_text())["cases"]:
+        wanted = case["expected"]
+        if "error" in wanted:
+            with pytest.raises(P.ReplyError) as caught:
+                P.parse_strict(case["input"]["text"])
+            assert caught.value.kind == wanted["error"], case["id"]
+        else:
+            reply = P.parse_strict(case["input"]["text"])
+            assert _same(reply.boxes) == wanted["boxes"], case["id"]
+            assert (reply.background, reply.negative) == (wanted["bg_prompt"], wanted["neg_prompt"]), case["id"]
+
+
+def test_filter_reference_vectors(shared):
+    for case in json.loads((shared / "golden/lmd/filter_boxes.json").read_text())["cases"]:
+        options = {k: v for k, v in case["input"].items() if k not in ("boxes", "dict_format")}
+        assert _same(filter_boxes_exact(case["input"]["boxes"], **options)) == case["expected"]["boxes"], case["id"]
+
+
+def test_tolerant_parser_agrees_wherever_the_strict_one_reads(shared):
+    for case in json.loads((shared / "golden/lmd/parse_response.json").read_text())["cases"]:
+        if "error" not in case["expected"] and case["id"] not in ("P04", "P05", "P12"):  # "none" is nothing to a user
+            reply = P.parse(case["input"]["text"])
+            assert _same(reply.boxes) == case["expected"]["boxes"], case["id"]
+            assert reply.background == case["expected"]["bg_prompt"], case["id"]
+            assert reply.negative == case["expected"]["neg_prompt"], case["id"]
+
+
+CHAT_REPLIES = json.loads((Path(__file__).parents[1] / "data" / "chat_replies.json").read_text())
+
+
+@pytest.mark.parametrize("text", CHAT_REPLIES)
+def test_what_chat_models_really_send(text):
+    reply = P.parse(text)
+    assert [(n, [float(v) for v in b]) for n, b in reply.boxes] == [(n, [float(v) for v in b]) for n, b in KITE]
+    assert (reply.background, reply.negative) == ("A beach", "people")
+
+
+def test_an_apostrophe_in_a_single_quoted_name():
+    assert P.parse("[('a chef's knife', [60, 40, 120, 110])]\nBackground prompt: A").boxes[0][0] == "a chef's knife"
+
+
+def test_our_own_layout_json_comes_back():
+    layout = P.to_layout(P.parse_strict(f"{KITE}\nBackground prompt: A\nNegative prompt: b"), 768, 512, "p")
+    again = P.to_layout(P.parse(json.dumps(layout.to_json())), 768, 512, "p")
+    assert again.notes == ()
+    assert [o.phrase for o in again.objects] == [o.phrase for o in layout.objects]
+    for a, b in zip(again.objects, layout.objects):
+        assert a.box.corners == pytest.approx(b.box.corners, abs=2e-6)
+
+
+def test_a_layout_for_another_canvas_is_stretched_and_says_so():
+XX
+    layout = P.to_layout(reply, 512, 768)
+    assert layout.objects[0].box.corners == (0.5, 0.5, 0.75, 0.75)
+    assert any("1024 x 512" in n and "512 x 768" in n for n in layout.notes)
+
+
+def test_published_replies_all_parse_with_both_parsers_and_396_pass(shared):
+    from ella_lmd.lmd.benchmark import predicate
+
+    replies = json.loads((shared / "data/lmd_replies_gpt-3.5-turbo.json").read_text())
+    for parser, exact in ((P.parse_strict, True), (P.parse, True), (P.parse, False)):
+        passed = total = 0
+        for prompt, texts in replies.items():
+            for text in texts:
+                layout = P.to_layout_or_none(parser(text), 512, 512, exact=exact)
+                total += 1
+                passed += layout is not None and predicate(prompt, layout)
+        assert total == 400
+        assert passed == 396
+
+
+def test_the_users_filter_clips_and_drops_box_by_box():
+    kept, notes = filter_boxes(
+        [("a.", [-10, 0, 110, 50]), ("b", [0, 0, 0, 5]), ("c", [600, 0, 50, 50]), ("d", [0, 0, 600, 400]),
+         ("e", [1, 1, 5, 5])],
+        512,
+        320,
+    )  # fmt: skip
+    assert kept == [("a", [0, 0, 100, 50]), ("e", [1, 1, 5, 5])]
+    assert [("no area" in n, "outside" in n, "whole canvas" in n, "clipped" in n).index(True) for n in notes] == [
+        3,
+        0,
+        1,
+        2,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "empty"),
+        ("   ", "empty"),
+        ("I am sorry, I can't do that.", "no list of boxes"),
+        ("Objects: [('a cat', [1, 2, 3, 4]), ('a dog', [5, 6, 7", "never closed"),
+        ("Objects: [('a cat', [1, 2, 3+4, 5])]", "no arithmetic"),
+        ("[" * 5000 + "1", "no list of boxes"),
+        ("x" * 200_000, "characters"),
+    ],
+)
+def test_unparsable_replies_say_why(text, said):
+    with pytest.raises(P.ReplyError, match=said):
+        P.parse(text)
+
+
+def test_the_complaint_names_line_and_column():
+    with pytest.raises(P.ReplyError, match=r"line 2, column 19"):
+        P.parse("Objects:\n[('a cat', [1, 2, 3*4, 5])]\nBackground prompt: A")
+
+
+def _layout_of(boxes):
+    return P.to_layout(P.Reply(boxes, "A"), 512, 512)
+
+
+def test_a_box_without_area_is_dropped_with_a_note_and_alone_an_error():
+    assert "no area" in _layout_of([("a", [1, 1, 0, 9]), *KITE]).notes[0]
+    with pytest.raises(P.ReplyError, match=r"none of the 1 boxes.*no area.*left, top, width, height"):
+        _layout_of([("a", [1, 1, 0, 9])])
+
+
+def test_a_box_outside_is_an_error_that_names_it():
+    with pytest.raises(P.ReplyError, match=r'"a boat".*outside the 512 x 512 canvas'):
+        _layout_of([("a boat", [900, 10, 50, 50])])
+
+
+def test_sixty_boxes_are_too_many():
+    with pytest.raises(P.ReplyError, match="at most 50 objects, the reply has 60"):
+        _layout_of([(f"thing {i}", [i, i, 20, 20]) for i in range(60)])
+
+
+def test_a_reply_that_says_there_are_no_boxes_is_a_background_alone():
+    layout = P.to_layout(P.parse("Objects: []\nBackground prompt: A street\nNegative prompt: cars"), 512, 512)
+    assert layout.objects == () and layout.negative == "cars" and "no boxes" in layout.notes[0]
+
+
+@pytest.mark.parametrize("item", [("a", [1, 2, 3]), ("a", "1234"), (3, [1, 2, 3, 4]), "x", ("a", [1, 2, 3, 1e300])])
+def test_things_that_are_no_boxes_are_named(item):
+    with pytest.raises(P.ReplyError, match="object 1 must be a name and four numbers"):
+        _layout_of([item])
+
+
+_PIECES = st.lists(
+    st.sampled_from(
+        ["[", "]", "(", ")", "{", "}", "'", '"', ",", ":", "a cat", "1", "-", "0.5", "1e999", "\n", "Objects: ",
+         "Objects:", "Background prompt:", "Negative prompt:", "None", "__import__('os')", "*", "#",
+         "\\", "name", "box", "\u201c", "%"]
+    ),
+    max_size=60,
+).map("".join)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(st.text(max_size=200), _PIECES))
+def test_any_text_gives_a_layout_or_a_reply_error(text):
+    for parser in (P.parse, P.parse_strict):
+        try:
+            P.to_layout(parser(text), 512, 512)
+        except ValueError as error:
+            assert str(error)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_00, "(" * 90_000, "-" * 20_000 + "1", "{'a':" * 5000, "1+" * 20_000 + "1", "[[]," * 9000]
+)
+def test_deep_nesting_is_an_ordinary_error(text):
+    for parser in (P.parse, P.parse_strict):
+        with pytest.raises(P.ReplyError):
+            parser(text + "Background prompt: A")
+
+
+def test_nothing_is_executed(tmp_path):
+    mark = tmp_path / "mark"
+    attack = f"[(open({str(mark)!r}, 'w'), [1, 2, 3, 4])]\nBackground prompt: A\nNegative prompt:"
+    for parser in (P.parse, P.parse_strict):
+        with pytest.raises(P.ReplyError):
+            parser(attack)
+    assert not mark.exists()
+
+
+def test_literal_reader_stops_behind_the_value():
+    assert read_literal("x [1, 2] y", 2) == ([1, 2], 8)
+    with pytest.raises(LiteralError):
+        read_literal("[1 2]", 0)
