@@ -7,7 +7,7 @@ from collections.abc import Sequence
 NamedBox = tuple[str, list[float]]
 
 _WHOLE = 0.995  # a box that covers this share of both sides is the background, not an object
-_SLIVER = 0.25  # less than this share of a box inside the canvas: it was meant elsewhere
+_LARGEST = 1.5  # a layout up to this many times the canvas is shrunk, a larger one clipped
 
 
 def filter_boxes_exact(
@@ -52,9 +52,10 @@ def _scaled(box: list[float], s: float, left: float, offset: float) -> list[floa
 
 
 def filter_boxes(boxes: Sequence[NamedBox], width: float, height: float) -> tuple[list[NamedBox], list[str]]:
-    """The filter for users: every box on its own is clipped to the canvas or dropped; never moves the others.
+    """The filter for users: what can't be drawn is dropped, a layout that runs over the canvas is shrunk as a whole.
 
-    Returns the boxes and a note for each change.
+    Shrinking keeps every relation between boxes; a layout more than 1.5 times as large as the canvas is clipped box by
+    box instead. Returns the boxes and a note for each change.
     """
     kept: list[NamedBox] = []
     notes: list[str] = []
@@ -63,15 +64,29 @@ def filter_boxes(boxes: Sequence[NamedBox], width: float, height: float) -> tupl
         said = f'"{name}" [{x:g}, {y:g}, {w:g}, {h:g}]'
         if w <= 0 or h <= 0:
             notes.append(f"{said} has no area and was dropped")
-            continue
-        if w >= _WHOLE * width and h >= _WHOLE * height:
+        elif w >= _WHOLE * width and h >= _WHOLE * height:
             notes.append(f"{said} covers the whole canvas, which is the background's job, and was dropped")
-            continue
-        x0, y0, x1, y1 = max(x, 0.0), max(y, 0.0), min(x + w, width), min(y + h, height)
-        if x1 <= x0 or y1 <= y0 or (x1 - x0) * (y1 - y0) < _SLIVER * w * h:
+        elif x >= width or y >= height or x + w <= 0 or y + h <= 0:
             notes.append(f"{said} lies outside the {width:g} x {height:g} canvas and was dropped")
-            continue
-        if (x0, y0, x1, y1) != (x, y, x + w, y + h):
-            notes.append(f"{said} reaches over the {width:g} x {height:g} canvas and was clipped")
-        kept.append((name, [x0, y0, x1 - x0, y1 - y0]))
-    return kept, notes
+        else:
+            kept.append((name, [x, y, w, h]))
+    spans = [_span(kept, 0, width), _span(kept, 1, height)]
+    if spans == [(0, width), (0, height)]:
+        return kept, notes
+    scale = min(width / (spans[0][1] - spans[0][0]), height / (spans[1][1] - spans[1][0]))
+    if scale * _LARGEST >= 1:
+        notes.append(f"the boxes reach over the {width:g} x {height:g} canvas; all were shrunk to {scale:.0%}")
+        left, top = spans[0][0], spans[1][0]
+        return [(n, [(x - left) * scale, (y - top) * scale, w * scale, h * scale]) for n, (x, y, w, h) in kept], notes
+    notes.append(f"the boxes reach far over the {width:g} x {height:g} canvas and were clipped")
+    return [(n, _clipped(box, width, height)) for n, box in kept], notes
+
+
+def _span(boxes: Sequence[NamedBox], axis: int, size: float) -> tuple[float, float]:
+    """From the lowest to the highest coordinate of the canvas and all boxes."""
+    return min([0, *(b[axis] for _, b in boxes)]), max([size, *(b[axis] + b[axis + 2] for _, b in boxes)])
+
+
+def _clipped(box: list[float], width: float, height: float) -> list[float]:
+    x0, y0, x1, y1 = max(box[0], 0.0), max(box[1], 0.0), min(box[0] + box[2], width), min(box[1] + box[3], height)
+    return [x0, y0, x1 - x0, y1 - y0]

@@ -90,20 +90,20 @@ def test_published_replies_all_parse_with_both_parsers_and_396_pass(shared):
         assert passed == 396
 
 
-def test_the_users_filter_clips_and_drops_box_by_box():
+def test_the_users_filter_drops_what_cannot_be_drawn():
     kept, notes = filter_boxes(
-        [("a.", [-10, 0, 110, 50]), ("b", [0, 0, 0, 5]), ("c", [600, 0, 50, 50]), ("d", [0, 0, 600, 400]),
-         ("e", [1, 1, 5, 5])],
-        512,
-        320,
-    )  # fmt: skip
-    assert kept == [("a", [0, 0, 100, 50]), ("e", [1, 1, 5, 5])]
-    assert [("no area" in n, "outside" in n, "whole canvas" in n, "clipped" in n).index(True) for n in notes] == [
-        3,
-        0,
-        1,
-        2,
-    ]
+        [("b", [0, 0, 0, 5]), ("c", [600, 0, 50, 50]), ("d", [0, 0, 600, 400]), ("e.", [1, 1, 5, 5])], 512, 320
+    )
+    assert kept == [("e", [1, 1, 5, 5])]
+    assert ["no area" in notes[0], "outside" in notes[1], "whole canvas" in notes[2]] == [True] * 3
+
+
+def test_a_layout_that_runs_over_the_canvas_is_shrunk_as_a_whole():
+    kept, notes = filter_boxes([("a", [-64, 0, 128, 128]), ("b", [500, 10, 76, 64])], 512, 512)
+    assert kept == [("a", [0, 0, 102.4, 102.4]), ("b", [451.2, 8, 60.8, 51.2])]
+    assert "shrunk to 80%" in notes[0]
+    kept, notes = filter_boxes([("a", [0, 0, 100, 100]), ("b", [500, 10, 2000, 64])], 512, 512)
+    assert kept == [("a", [0, 0, 100, 100]), ("b", [500, 10, 12, 64])] and "clipped" in notes[0]
 
 
 @pytest.mark.parametrize(
