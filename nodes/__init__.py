@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import ella
+from . import ella, ella_official
+from .host.ella_official import register_replacements
 
-NODES: list[type[io.ComfyNode]] = [*ella.NODES]
+NODES: list[type[io.ComfyNode]] = [*ella.NODES, *ella_official.NODES]
 
 
 class EllaLmdExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        await register_replacements()
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return list(NODES)
