@@ -185,7 +185,7 @@ class Chunker:
             if taken := self._take(pattern):
                 self.at += taken[1]
                 return _position(value, taken[0].group())
-        if (wear := self._wear()) is not None:
+        if (wear := self._wear(out)) is not None:
             return wear
         if low == "with":
             return self._one("with")
@@ -218,11 +218,16 @@ class Chunker:
         self.at += 1
         return Piece(kind, value if value is not None else text.lower(), text)
 
-    def _wear(self) -> Piece | None:
+    def _wear(self, out: list[Piece]) -> Piece | None:
         low = self.low[self.at]
         if low in verbs.WEAR:
             self.at += 2 if self._word(self.at + 1) == "in" else 1
             return Piece("wear", "wearing")
+        hosts = [p.value for p in out if p.kind == "np"]
+        if not hosts or hosts[-1].head.lower() in lexicon.PLACES:
+            return None
+        if low == "with" and not is_animate(hosts[-1].head):
+            return None
         if low in ("in", "with") and self._starts_noun(self.at + 1):
             probe = Chunker.__new__(Chunker)
             probe.tokens, probe.low, probe.at = self.tokens, self.low, self.at + 1
@@ -451,6 +456,12 @@ class Chunker:
         number = f"{words.number_word(inside.count)} " if inside.count and not inside.det else ""
         tail = f"{link} {article}{number}{inside.source}{' ' + inside.tail if inside.tail else ''}"
         return Piece("np", replace(noun, tail=tail))
+
+
+def is_animate(head: str) -> bool:
+    """A person or an animal, by its noun."""
+    last = head.lower().split("-")[-1]
+    return last in lexicon.ANIMATE or last.endswith(("man", "woman", "ist", "boy", "girl"))
 
 
 def _position(value: object, text: str) -> Piece:

@@ -488,7 +488,7 @@ class Reader:
             self._subject(noun)
             return
         part = head in lexicon.PARTS or head in lexicon.CLOTHES or head in lexicon.MASS
-        if host is not None and part and following not in ("relation", "position") | set():
+        if host is not None and part and following not in ("relation", "position"):
             host.tail = (
                 f"{host.tail} and {_plain(noun)}"
                 if " with " in f" {host.tail}"
@@ -513,9 +513,7 @@ class Reader:
     def _after_list(self) -> None:
         if not (
             self._peek().kind in ("comma", "and") and self._peek(1 + (self._peek(2).kind == "and")).kind is not None
-        ):
-            self.mode = ()
-        elif self._peek().kind not in ("comma", "and"):
+        ) or self._peek().kind not in ("comma", "and"):
             self.mode = ()
 
     def _subject(self, noun: NounPhrase) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from .. import words
 from . import lexicon
+from .chunks import is_animate
 
 
 @dataclass(eq=False)
@@ -43,9 +44,7 @@ class Thing:
 
     @property
     def animate(self) -> bool:
-        head = self.head.lower().split("-")[-1]
-        person = head.endswith(("man", "woman", "ist", "boy", "girl")) or head in lexicon.PEOPLE
-        return person or head in lexicon.ANIMALS
+        return is_animate(self.head)
 
 
 @dataclass(frozen=True, eq=False)

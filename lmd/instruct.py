@@ -1,0 +1,170 @@
+"""The request that a language model gets in stage 1: an instruction, worked examples, the caption.
+
+Source: the LMD specification, sections 1.1 to 1.3; wording and examples are our own. Decoding as published:
+temperature 0.25, at most 900 tokens, stop at a blank line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+TEMPERATURE = 0.25
+MAX_TOKENS = 900
+STOP = "\n\n"
+_SIDE = 512  # the canvas of the examples below
+
+
+@dataclass(frozen=True)
+class Example:
+    """A worked answer on a 512 x 512 canvas; boxes are `(name, (left, top, width, height))` in pixels."""
+
+    caption: str
+    objects: tuple[tuple[str, tuple[int, int, int, int]], ...]
+    background: str
+    negative: str = ""
+
+
+# Ordered so that the first few already show counts, supports, negation and vertical order.
+EXAMPLES = (
+    Example(
+        "A wooden bench with two pigeons on top of it, seen from the front, in a town square",
+        (
+            ("a wooden bench", (70, 292, 372, 170)),
+            ("a pigeon", (112, 196, 106, 100)),
+            ("a pigeon", (290, 190, 112, 106)),
+        ),
+        "A realistic photo of a town square, front view",
+    ),
+    Example(
+        "a kitten under a table and a fruit bowl on the table, without a tablecloth",
+        (
+            ("a table", (56, 214, 400, 160)),
+            ("a fruit bowl", (170, 116, 172, 104)),
+            ("a kitten", (186, 366, 140, 118)),
+        ),
+        "A realistic scene",
+        "a tablecloth",
+    ),
+    Example(
+        "Two sailing boats and a lighthouse on the left of a windmill, clear sky above the coast",
+        (
+            ("a lighthouse", (24, 92, 108, 270)),
+            ("a windmill", (356, 110, 136, 250)),
+            ("a sailing boat", (150, 380, 96, 112)),
+            ("a sailing boat", (262, 388, 92, 108)),
+        ),
+        "A realistic landscape of a coast under a clear sky",
+    ),
+    Example(
+        "An ink drawing of a jumping hare to the left of an old oak, behind them a fence",
+        (
+            ("a jumping hare", (40, 300, 150, 140)),
+            ("an old oak", (260, 60, 220, 390)),
+            ("a fence", (20, 196, 226, 92)),
+        ),
+        "An ink drawing of a meadow",
+    ),
+    Example(
+        "three joggers and a parked red van in a street after the rain",
+        (
+            ("a jogger", (22, 196, 92, 250)),
+            ("a jogger", (126, 206, 90, 244)),
+            ("a jogger", (228, 192, 96, 256)),
+            ("a parked red van", (336, 214, 166, 180)),
+        ),
+        "A realistic photo of a wet street",
+    ),
+    Example(
+        "Two yellow canaries above a green parrot in an aviary with no cage",
+        (
+            ("a yellow canary", (96, 62, 122, 108)),
+            ("a yellow canary", (292, 54, 126, 112)),
+            ("a green parrot", (166, 240, 180, 236)),
+        ),
+        "A realistic photo of an aviary",
+        "a cage",
+    ),
+    Example(
+        "A pastel picture of a child's room: a lamp above a chest of drawers, two toy bears on top of it, no posters",
+        (
+            ("a chest of drawers", (118, 306, 280, 176)),
+            ("a toy bear", (138, 204, 104, 106)),
+            ("a toy bear", (272, 200, 108, 110)),
+            ("a lamp", (190, 30, 134, 120)),
+        ),
+        "A pastel picture of a child's room",
+        "posters",
+    ),
+)
+
+
+def instruction(width: int = _SIDE, height: int = _SIDE) -> str:
+    """The paragraph that states the task for a canvas of `width` x `height` pixels."""
+    return (
+        "You plan images. Read the caption of a photo, picture or painting and decide where each thing that it names "
+        f"should be. The canvas is {width} pixels wide and {height} pixels high; its top-left corner is [0, 0] and its "
+        f"bottom-right corner is [{width}, {height}]. For every single thing write one pair ('name', [left, top, "
+        "width, height]) with whole numbers. A name is a short singular phrase with its article; two of a kind are two pairs. "
+        "Boxes stay inside the canvas and do not overlap, except that a thing may stand on or in another one. Then "
+        "write a background prompt: the place and the style of the picture without the things that have boxes and without "
+        'anything that the caption rules out; if the caption gives no place, write "A realistic scene". Last, write '
+        "a negative prompt with what the caption rules out, or leave it empty. Guess sensibly where the caption is "
+        "silent, and answer in exactly the form of the examples, with nothing before or after it."
+    )
+
+
+def answer(example: Example, width: int = _SIDE, height: int = _SIDE) -> str:
+    """The reply that an example expects, with its boxes on the wanted canvas."""
+    fx, fy = width / _SIDE, height / _SIDE
+    boxes = [
+        f"({name!r}, [{round(x * fx)}, {round(y * fy)}, {round(w * fx)}, {round(h * fy)}])"
+        for name, (x, y, w, h) in example.objects
+    ]
+    negative = f"Negative prompt: {example.negative}".rstrip()
+    return f"Objects: [{', '.join(boxes)}]\nBackground prompt: {example.background}\n{negative}"
+
+
+def clean_caption(prompt: str) -> str:
+    """The caption on one line without periods at its end. Raises ValueError when nothing is left."""
+    caption = " ".join(prompt.split()).rstrip(".").strip()
+    if not caption:
+        raise ValueError(
+            "the prompt is empty, so there is nothing to ask a language model: write what the image should show"
+        )
+    return caption
+
+
+def _examples(count: int) -> Sequence[Example]:
+    if not 0 <= count <= len(EXAMPLES):
+        raise ValueError(f"there are 0 to {len(EXAMPLES)} examples, got {count}: change the number of examples")
+    return EXAMPLES[:count]
+
+
+def text(prompt: str, width: int = _SIDE, height: int = _SIDE, examples: int = len(EXAMPLES)) -> str:
+    """The whole request as one text; it ends in "Objects:" with nothing behind it, ready for a plain completion."""
+    caption = clean_caption(prompt)
+    shown = [f"Caption: {e.caption}\n{answer(e, width, height)}" for e in _examples(examples)]
+    parts = [instruction(width, height), *shown, f"Caption: {caption}\nObjects:"]
+    if not shown:
+        parts.insert(1, _FORM)
+    return "\n\n".join(parts)
+
+
+_FORM = (
+    "The form of the answer:\nObjects: [('name', [left, top, width, height]), ...]\n"
+    "Background prompt: place and style\nNegative prompt: what must not appear"
+)
+
+
+def messages(
+    prompt: str, width: int = _SIDE, height: int = _SIDE, examples: int = len(EXAMPLES)
+) -> list[dict[str, str]]:
+    """The request as chat messages: instruction as system text, each example as a turn, the caption last."""
+    caption = clean_caption(prompt)
+    system = instruction(width, height) + ("" if examples else "\n\n" + _FORM)
+    out = [{"role": "system", "content": system}]
+    for example in _examples(examples):
+        out.append({"role": "user", "content": f"Caption: {example.caption}"})
+        out.append({"role": "assistant", "content": answer(example, width, height)})
+    return [*out, {"role": "user", "content": f"Caption: {caption}"}]
