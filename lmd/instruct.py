@@ -105,9 +105,11 @@ def instruction(width: int = _SIDE, height: int = _SIDE) -> str:
         "You plan images. Read the caption of a photo, picture or painting and decide where each thing that it names "
         f"should be. The canvas is {width} pixels wide and {height} pixels high; its top-left corner is [0, 0] and its "
         f"bottom-right corner is [{width}, {height}]. For every single thing write one pair ('name', [left, top, "
-        "width, height]) with whole numbers. A name is a short singular phrase with its article; two of a kind are two pairs. "
+        "width, height]) with whole numbers. A name is a short singular phrase with its article; two of a kind are "
+        "two pairs. "
         "Boxes stay inside the canvas and do not overlap, except that a thing may stand on or in another one. Then "
-        "write a background prompt: the place and the style of the picture without the things that have boxes and without "
+        "write a background prompt: the place and the style of the picture without the things that have boxes and "
+        "without "
         'anything that the caption rules out; if the caption gives no place, write "A realistic scene". Last, write '
         "a negative prompt with what the caption rules out, or leave it empty. Guess sensibly where the caption is "
         "silent, and answer in exactly the form of the examples, with nothing before or after it."

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import ella, ella_official
+from . import ella, ella_official, lmd_compose, lmd_guidance, lmd_options, lmd_sample
 from .host.ella_official import register_replacements
 
-NODES: list[type[io.ComfyNode]] = [*ella.NODES, *ella_official.NODES]
+NODES: list[type[io.ComfyNode]] = [
+    *lmd_sample.NODES,
+    *lmd_compose.NODES,
+    *lmd_guidance.NODES,
+    *lmd_options.NODES,
+    *ella.NODES,
+    *ella_official.NODES,
+]
 
 
 class EllaLmdExtension(ComfyExtension):

@@ -59,7 +59,15 @@ class Arranger:
             self.block[thing] = into
 
     def _join_all(self) -> None:
-        relations = sorted(self._gathered(), key=lambda r: _ORDER.get(r.kind, 6))
+        gathered = self._gathered()
+        shared = [set(r.subjects) for r in gathered if r.kind in ("on", "in", "under") and len(r.subjects) > 1]
+
+        def rank(r: Relation) -> int:
+            """Who stands beside whom on one support is settled before they are put on it."""
+            ends = {*r.subjects, *r.targets}
+            return -1 if any(ends <= s for s in shared) else _ORDER.get(r.kind, 6)
+
+        relations = sorted(gathered, key=rank)
         for relation in relations:
             subjects = tuple(t for t in relation.subjects if t in self.block)
             targets = tuple(t for t in relation.targets if t in self.block)
@@ -172,36 +180,33 @@ class Arranger:
         _RULES[kind](mover, a, home, b)
 
     def _between(self, subjects: tuple[Thing, ...], targets: tuple[Thing, ...]) -> None:
+        """Subjects in the middle; half of the targets' boxes on either side."""
         middle = self._one_row(list(subjects), "between")
         sides: list[Block] = []
         for thing in targets:
-            if self.block[thing] is not middle and self.block[thing] not in sides:
+            if self.block[thing] not in sides:
                 sides.append(self.block[thing])
-        if len(sides) == 1:
-            home = sides[0]
-            (thing, *rest) = targets
-            if not rest and thing.count > 1 and len(home.rects) == thing.count:
-                n = thing.count
-                cut = math.ceil(n / 2)
-                left, right = (group(thing, size_of(thing), list(r)) for r in (range(cut), range(cut, n)))
-                joined = row([left, middle, right])
-            elif not rest or thing.count > 1:
-                return self._join("near", subjects, targets)
-            else:
-                first, second = sorted((home.bounds((t,)) for t in targets[:2]), key=lambda r: r.cx)
-                need = middle.bounds().w + 2 * GAP - (second.x - first.right)
-                for r in home.rects.values():
-                    if r.cx > first.right and need > 0:
-                        r.x += need
-                m = middle.bounds(subjects)
-                middle.move(first.right + GAP - m.x, first.bottom - m.bottom)
-                return self._merge(home, middle)
-        elif len(sides) >= 2:
-            joined = row([sides[0], middle, *sides[1:]])
-        else:
+        if middle in sides:
             return self._check("between", subjects, targets)
-        for t in {t for t, _ in joined.rects}:
-            self.block[t] = joined
+        if len(sides) > 1:
+            joined = row([sides[0], middle, *sides[1:]])
+            for thing in {t for t, _ in joined.rects}:
+                self.block[thing] = joined
+            return None
+        home = sides[0]
+        if all(t in targets for t, _ in home.rects) and len(home.rects) <= 8:  # stand in one row
+            home.rects = row([Block({k: r}) for k, r in home.rects.items()]).rects
+        posts = sorted((r for (t, _), r in home.rects.items() if t in targets), key=lambda r: r.cx)
+        if len(posts) < 2:
+            return self._join("near", subjects, targets)
+        half = math.ceil(len(posts) / 2)
+        edge, far = max(r.right for r in posts[:half]), min(r.x for r in posts[half:])
+        for r in home.rects.values():
+            if r.cx > edge:
+                r.x += max(0.0, middle.bounds().w + 2 * GAP - (far - edge))
+        m = middle.bounds(subjects)
+        middle.move(edge + GAP - m.x, posts[half - 1].bottom - m.bottom)
+        self._merge(home, middle)
         return None
 
     def _check(self, kind: str, subjects: tuple[Thing, ...], targets: tuple[Thing, ...]) -> None:
@@ -209,7 +214,7 @@ class Arranger:
         block = self.block[targets[0]]
         a, b = block.bounds(subjects), block.bounds(targets)
         holds = {"left": a.cx < b.cx, "right": a.cx > b.cx, "above": a.cy < b.cy, "on": a.cy < b.cy,
-                 "below": a.cy > b.cy, "under": a.cy > b.cy}.get(kind, True)  # fmt: skip
+                 "below": a.cy > b.cy, "under": a.cy > b.cy, "between": b.x < a.cx < b.right}.get(kind, True)  # fmt: skip
         if not holds:
             names = [" and ".join(t.phrase for t in ts) for ts in (subjects, targets)]
             self.scene.note(f'contradiction: "{names[0]}" cannot also be {kind} "{names[1]}"')
@@ -264,8 +269,7 @@ def _in(m: Block, a: Rect, home: Block, b: Rect) -> None:
         a = m.bounds()
         m.move(b.cx - a.cx, b.y - 0.4 * a.h - a.y)
     else:
-        fit = min(0.78 * b.w / a.w, 0.62 * b.h / a.h)
-        m.scale(min(fit, 1.0))
+        m.scale(min(0.84 * b.w / a.w, 0.74 * b.h / a.h, 1.8))
         a = m.bounds()
         m.move(b.cx - a.cx, b.cy - 0.08 * b.h - a.cy)
 

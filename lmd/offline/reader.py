@@ -216,7 +216,7 @@ class Reader:
             return
         after_verb = before in ("verb", "cop", "adverb", "rel")
         if self.settled and self.recent and not after_verb:
-            if kind in ("on", "in", "inside") and self.last_relation in ("left", "right", "near"):
+            if kind in ("on", "in", "inside") and self.last_relation in ("left", "right", "near", "between"):
                 subjects = [*self.subjects, *(t for t in self.recent if t not in self.subjects)]
             else:
                 subjects = list(self.recent)

@@ -1,0 +1,30 @@
+"""What a layout node shows in itself: the picture below its widgets and the planner's notes as text."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from comfy_api.latest import io, ui
+
+log = logging.getLogger(__name__)
+
+
+def view(cls: type[io.ComfyNode], picture: torch.Tensor, notes: Sequence[str]) -> dict:
+    """The node's UI output for a picture `[1, H, W, 3]` and notes; the notes also go to the log and into the node."""
+    text = "\n".join(notes)
+    if text:
+        log.info("%s: %s", cls.__name__, "; ".join(notes))
+        _show_text(cls, text)
+    return ui.PreviewImage(picture, cls=cls).as_dict() | {"text": (text,)}
+
+
+def _show_text(cls: type[io.ComfyNode], text: str) -> None:
+    """The host's own text line in a node; there is no server when a node is called from a script."""
+    from server import PromptServer
+
+    server = getattr(PromptServer, "instance", None)
+    node_id = cls.hidden.unique_id if cls.hidden is not None else None
+    if server is not None and node_id is not None:
+        server.send_progress_text(text, node_id)
