@@ -98,7 +98,9 @@ class Guidance:
 
     def wants(self, index: int) -> bool:
         """Whether the step would evaluate anything (False once every image is below the threshold)."""
-        return self.options.iterations(index) > 0 and (self._loss is None or bool(self._active().any()))
+        if not self.options.loss_scale or not self.options.iterations(index):
+            return False
+        return self._loss is None or bool(self._active().any())
 
     def step(
         self, x: Tensor, index: int, evaluate: Callable[[Tensor], tuple[Tensor, Tensor] | None], step_scale: float

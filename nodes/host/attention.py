@@ -59,8 +59,10 @@ def mask_layer(unet: torch.nn.Module) -> Layer:
     return Layer("input", max(n for n, level in inputs.items() if level == deepest))
 
 
-def parse_layers(text: str, unet: torch.nn.Module) -> tuple[Layer, ...]:
-    """ "middle.0, output.3, output.4" -> layers in running order; raises ValueError naming what the model has."""
+def resolve_layers(text: str, unet: torch.nn.Module) -> tuple[Layer, ...]:
+    """ "auto", or "middle.0, output.3, output.4" -> layers in running order; ValueError names what the model has."""
+    if text.strip().lower() in ("", "auto"):
+        return guided_layers(unet)
     known = _cross_attention_levels(unet)
     layers = []
     for part in filter(None, (p.strip() for p in text.lower().split(","))):

@@ -13,15 +13,17 @@ from torch import Tensor
 
 from ...lmd.energy import AttentionMap, GuidedObject, References, total_energy
 from ...lmd.guidance import Guidance, GuidanceOptions, reference_index, step_scale_ve
-from ...lmd.layout import Box
+from ...lmd.layout import Box, Layout
+from ...lmd.prompts import overall_prompt
 from ...lmd.stages import Evaluate
-from .attention import guided_layers, parse_layers
+from .attention import resolve_layers
 from .gradients import energy_gradient
 from .steps import SamplerRun, Step, add_step_hook
-from .text import offset_in, shifted
+from .text import encode, guided_objects, offset_in, shifted, tokenizer
 
 log = logging.getLogger(__name__)
 KEY = "lmd_layout_guidance"
+CANVAS_TOLERANCE = 0.05  # of the aspect ratio: latents are rounded to whole cells
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,12 @@ class Target:
     """What to guide: the objects with token positions in `encoding` [1, L, C], the prompt's own text encoding.
 
     `layers` is "auto" or a list such as "middle.0, output.3". Guidance is active from `start_percent` to `end_percent`
-    of the sampling range, as in the host's own nodes.
+    of the sampling range, as in the host's own nodes. `canvas` is the layout's (width, height) in pixels.
     """
 
     objects: tuple[GuidedObject, ...]
     encoding: Tensor
+    canvas: tuple[int, int]
     layers: str = "auto"
     start_percent: float = 0.0
     end_percent: float = 1.0
@@ -69,9 +72,7 @@ class Guide:
         self.run, self.target, self.trace = run, target, trace
         self.guidance = Guidance(options)
         self.references = references
-        unet = run.guider.inner_model.diffusion_model
-        auto = target.layers.strip().lower() in ("", "auto")
-        self.layers = guided_layers(unet) if auto else parse_layers(target.layers, unet)
+        self.layers = resolve_layers(target.layers, run.guider.inner_model.diffusion_model)
         sampling = run.guider.inner_model.model_sampling
         self.sigmas = tuple(sampling.percent_to_sigma(p) for p in (target.start_percent, target.end_percent))
         self._entries: dict[int, tuple[GuidedObject, ...]] | None = None
@@ -86,6 +87,7 @@ class Guide:
         start, end = self.sigmas
 
         def evaluate(latent: Tensor) -> tuple[Tensor, Tensor] | None:
+            self._check_canvas(latent)
             if not end <= sigma <= start:
                 return None
             found = self._evaluate(latent, step, references)
@@ -94,6 +96,16 @@ class Guide:
             return found
 
         return index, evaluate, step_scale_ve(sigma)
+
+    def _check_canvas(self, latent: Tensor) -> None:
+        height, width = latent.shape[-2:]
+        wide, high = self.target.canvas
+        if abs(width / height - wide / high) > CANVAS_TOLERANCE * wide / high:
+            raise ValueError(
+                f"the layout is for a canvas of {wide} x {high} pixels, but the latent is {width} x {height} cells "
+                f"({width * 8} x {height * 8} pixels), another shape: set width and height of the layout planner and "
+                "of the empty latent to the same values"
+            )
 
     def log_step(self, step: Step) -> None:
         seen = [energy for s, _, energy in self.trace.rows if s == step.index]
@@ -189,6 +201,21 @@ class GuidanceHook:
         return x
 
 
+def guidance_target(
+    clip: Any, layout: Layout, prompt: str, layers: str = "auto", start_percent: float = 0.0, end_percent: float = 1.0
+) -> tuple[Target, list]:
+    """The target of a layout in `prompt` (empty: the layout's own), and that prompt's conditioning.
+
+    Raises PhraseNotFound (a ValueError) naming a phrase that is not in the prompt.
+    """
+    overall = overall_prompt(layout)
+    text = prompt.strip() or overall.prompt
+    positive = encode(clip, text)
+    objects = guided_objects(overall.groups, text, tokenizer(clip))
+    canvas = (layout.width, layout.height)
+    return Target(objects, positive[0][0], canvas, layers, start_percent, end_percent), positive
+
+
 def guides_anything(options: GuidanceOptions, target: Target) -> bool:
     """False when guidance could not change anything: then nothing is patched and results are bit-identical."""
     within = target.start_percent < target.end_percent
@@ -210,7 +237,7 @@ def patch_guidance(model: Any, target: Target, options: GuidanceOptions, trace: 
     """A clone of MODEL that guides every sampler run; `model` itself when there is nothing to guide."""
     if not guides_anything(options, target):
         return model
-    guided_layers(model.model.diffusion_model)  # fail here, with a clear message, rather than while sampling
+    resolve_layers(target.layers, model.model.diffusion_model)  # fail here, not in the middle of sampling
     guided = model.clone()
     add_step_hook(guided, KEY, lambda run: GuidanceHook(Guide(run, target, options, trace)))
     reserve_memory(guided, KEY)

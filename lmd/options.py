@@ -1,0 +1,64 @@
+"""Every parameter of the two stages in one frozen value, so that both see the same (specification 10)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .compose import centred_box
+from .guidance import REFERENCE_STEPS, GuidanceOptions
+from .layout import Box
+
+
+@dataclass(frozen=True)
+class LMDOptions:
+    """Parameters of LMD beyond seed, steps, CFG and sampler; the defaults are the reference's (7.2).
+
+    `layers`: guided layers, "auto" or a list such as "middle.0, output.3".
+    `blending_ratio`: how much of an object's own noise is mixed into the shared background noise, 0..1.
+    `centre`, `horizontal_only`, `floor_padding`: where an object is drawn in its own image.
+    `align`: shift objects to their boxes before composing.
+    `fast_schedule`: skip every second step of an object's run once its latents are no longer needed.
+    `use_background`, `use_negative`: give objects the background prompt; use the layout's negative prompt.
+    """
+
+    guidance: GuidanceOptions = field(default_factory=GuidanceOptions)
+    layers: str = "auto"
+    blending_ratio: float = 0.01
+    centre: bool = True
+    horizontal_only: bool = False
+    floor_padding: float = 0.2
+    align: bool = True
+    fast_schedule: bool = False
+    use_background: bool = True
+    use_negative: bool = True
+
+    def fast_after(self, steps: int) -> int:
+        """With the fast schedule, how many of `steps` are left as they are: what freezing and transfer need (5.5)."""
+        return max(-(-self.guidance.max_index_step * steps // REFERENCE_STEPS), steps // 2)
+
+    def object_box(self, box: Box) -> Box:
+        """Where an object with this box of the layout is drawn in its own image."""
+        if not self.centre:
+            return box
+        if self.horizontal_only:
+            return centred_box(box)
+        return centred_box(box, False, "floor_padding", floor_padding=self.floor_padding)
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How the objects were sampled; the composed image must be sampled alike, so these travel with them."""
+
+    seed: int
+    steps: int
+    cfg: float
+    sampler: str
+    scheduler: str
+    batch: int = 1
+
+    def background_seed(self, image: int) -> int:
+        """The reference's seeds: one step of 6789 per repeated image (5.3)."""
+        return (self.seed + 6789 * image) % 2**64
+
+    def first_object_seed(self, image: int) -> int:
+        return (self.background_seed(image) + 123456789) % 2**64

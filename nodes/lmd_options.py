@@ -1,0 +1,105 @@
+"""All parameters of LMD in one options node, so that the sampling nodes show only the few that matter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from comfy_api.latest import io
+
+from ..lmd.guidance import PRESETS, parse_iterations
+from ..lmd.options import LMDOptions
+from .types import OptionsType
+
+CATEGORY = "LMD"
+
+
+def preset_options(preset: str) -> LMDOptions:
+    return LMDOptions(guidance=PRESETS[preset])
+
+
+class LMDOptionsNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        g, e, o = PRESETS["reference"], PRESETS["reference"].energy, LMDOptions()
+        ratio = {"min": 0.0, "max": 1.0, "step": 0.01}
+        return io.Schema(
+            node_id="LMDOptions",
+            display_name="LMD Options",
+            category=CATEGORY,
+            description="Every parameter of layout guidance and of the two LMD stages. Connect it to Box Grounded "
+            "Sampler (the composer takes it from there) or to Layout Guidance. The defaults are the published ones.",
+            search_aliases=["guidance options", "attention guidance settings", "LLM-grounded diffusion options"],
+            inputs=[
+                io.Float.Input("loss_scale", default=g.loss_scale, min=0.0, max=100.0, step=0.5,
+                               tooltip="Strength of guidance: how far the latent moves per iteration. 0 switches it off."),
+                io.Float.Input("loss_threshold", default=g.loss_threshold, min=0.0, max=100.0, step=0.1,
+                               tooltip="Guidance ends for good once the energy is at or below this. Written for 8 "
+                               "attention heads (SD1.5); models with more heads have higher energies."),
+                io.String.Input("iterations", default="4x5, 3x5, 2x10, 1x10",
+                                tooltip="Iterations per step, written count x steps, counted in fiftieths of the noise "
+                                "schedule whatever your step count. The paper's schedule is 5x5, 4x5, 3x5, 2x5, 1x10."),
+                io.Int.Input("last_guided_step", default=g.max_index_step, min=0, max=50,
+                             tooltip="Guidance ends here, in fiftieths of the noise schedule: 30 = the first 60 percent."),
+                io.Float.Input("fg_weight", default=e.fg_weight, min=0.0, max=50.0, step=0.1,
+                               tooltip="How much attention inside the box counts."),
+                io.Float.Input("bg_weight", default=e.bg_weight, min=0.0, max=50.0, step=0.1,
+                               tooltip="How much attention outside the box is punished."),
+                io.Float.Input("reference_weight", default=e.reference_weight, min=0.0, max=50.0, step=0.1,
+                               tooltip="Attention transfer in the composition: how much an object's attention should "
+                               "look like in its own image. 0 switches it off."),
+                io.Float.Input("fg_top_p", default=e.fg_top_p, **ratio, advanced=True,
+                               tooltip="Share of the box's cells, the strongest ones, that the energy looks at."),
+                io.Float.Input("bg_top_p", default=e.bg_top_p, **ratio, advanced=True,
+                               tooltip="Share of the cells outside the box, the strongest ones, that it looks at."),
+                io.Combo.Input("energy", options=["top", "ratio"], default="top", advanced=True,
+                               tooltip="top = LMD; ratio = the energy of Backward Guidance, for comparisons (use a "
+                               "loss_scale of 30 and a threshold of 0.2 with it)."),
+                io.String.Input("layers", default=o.layers, advanced=True,
+                                tooltip="Guided layers: auto (the middle and the deepest output blocks), or a list "
+                                "such as middle.0, output.3, output.4."),
+                io.Float.Input("blending_ratio", default=o.blending_ratio, **ratio, advanced=True,
+                               tooltip="How much of its own noise an object gets in its box; the rest is shared."),
+                io.Boolean.Input("centre", default=o.centre, advanced=True,
+                                 tooltip="Draw each object in the middle of its own image; it is shifted later."),
+                io.Boolean.Input("horizontal_only", default=o.horizontal_only, advanced=True,
+                                 tooltip="Centre objects horizontally only, keeping their height in the picture."),
+                io.Float.Input("floor_padding", default=o.floor_padding, **ratio, advanced=True,
+                               tooltip="Free space below a centred object, as a share of the canvas."),
+                io.Boolean.Input("align", default=o.align, advanced=True,
+                                 tooltip="Shift each object's mask to the centre of its box before composing."),
+                io.Boolean.Input("fast_schedule", default=o.fast_schedule, advanced=True,
+                                 tooltip="Skip every second step of an object's run once only its mask depends on it: "
+                                 "faster, with almost the same result."),
+                io.Boolean.Input("use_background", default=o.use_background, advanced=True,
+                                 tooltip="Put the background prompt into each object's prompt."),
+                io.Boolean.Input("use_negative", default=o.use_negative, advanced=True,
+                                 tooltip="Put the layout's negative prompt into the negative prompts."),
+            ],
+            outputs=[OptionsType.Output(display_name="options", tooltip="For Box Grounded Sampler or Layout Guidance.")],
+        )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, iterations: str) -> bool | str:
+        try:
+            parse_iterations(iterations)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls, loss_scale, loss_threshold, iterations, last_guided_step, fg_weight, bg_weight, reference_weight,
+        fg_top_p, bg_top_p, energy, **stage,
+    ) -> io.NodeOutput:  # fmt: skip
+        energy = replace(
+            PRESETS["reference"].energy, fg_top_p=fg_top_p, bg_top_p=bg_top_p, fg_weight=fg_weight,
+            bg_weight=bg_weight, reference_weight=reference_weight, kind=energy,
+        )  # fmt: skip
+        guidance = replace(
+            PRESETS["reference"], loss_scale=loss_scale, loss_threshold=loss_threshold, energy=energy,
+            max_iter=parse_iterations(iterations), max_index_step=last_guided_step,
+        )  # fmt: skip
+        return io.NodeOutput(LMDOptions(guidance=guidance, **stage))
+
+
+NODES = [LMDOptionsNode]
