@@ -46,6 +46,8 @@ NUMBERS = ("zero", "one", "two", "three", "four", "five")
 OPENINGS = ("A realistic photo of", "A photo of", "A picture of", "A realistic image of")
 SHORT_OPENINGS = ("A realistic scene", "A scene", "a photo", "A simple drawing")
 SUPERSAMPLING = 4
+RIM = 0.5
+"""Brightness of an object's rim relative to its colour."""
 # Longest side of one object as a fraction of the canvas, by the number of objects in the scene.
 SIZES = {1: (0.24, 0.62), 2: (0.26, 0.46), 3: (0.24, 0.38), 4: (0.22, 0.33), 5: (0.21, 0.30)}
 
@@ -137,7 +139,7 @@ def render(scene: Scene, size: int = 128) -> Image.Image:
     for thing in scene.things:
         rim = max(1, round(full * 0.012))
         colour = COLOURS[thing.colour]
-        edge = _shade(colour, 0.5)
+        edge = _shade(colour, RIM)
 
         def place(
             points: list[tuple[float, float]], scale: float = 1.0, thing: Thing = thing
