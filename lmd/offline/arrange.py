@@ -16,7 +16,9 @@ _ORDER = {"in": 0, "on": 1, "under": 2, "behind": 3, "front": 3, "above": 4, "be
 class Arranger:
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
-        self.block: dict[Thing, Block] = {t: group(t, size_of(t)) for t in scene.things if t.count > 0}
+        self.block: dict[Thing, Block] = {
+            t: group(t, size_of(t), first=n) for n, t in enumerate(scene.things) if t.count > 0
+        }
         self.done: list[Relation] = []
 
     def boxes(self, width: int, height: int) -> dict[Key, Box]:
@@ -276,10 +278,12 @@ def _in(m: Block, a: Rect, home: Block, b: Rect) -> None:
 
 def _behind(m: Block, a: Rect, home: Block, b: Rect) -> None:
     m.move(b.cx + 0.22 * min(a.w, b.w) - a.cx, b.y + 0.16 * min(a.h, b.h) - a.bottom)
+    m.push(home, 0, -0.02, slack=0.2)
 
 
 def _front(m: Block, a: Rect, home: Block, b: Rect) -> None:
     m.move(b.cx - 0.22 * min(a.w, b.w) - a.cx, b.bottom - 0.16 * min(a.h, b.h) - a.y)
+    m.push(home, 0, 0.02, slack=0.2)
 
 
 _RULES = {"left": _left, "right": _right, "near": _near, "above": _above, "below": _below, "on": _on, "under": _under,

@@ -83,17 +83,16 @@ class Block:
         return self
 
 
-def group(thing: Thing, size: tuple[float, float], indices: list[int] | None = None) -> Block:
-    """The instances of one thing in a row, or in rows when there are many."""
-    indices = list(range(thing.count)) if indices is None else indices
+def group(thing: Thing, size: tuple[float, float], first: int = 0) -> Block:
+    """The instances of one thing in a row, or in rows when there are many; `first` picks where variation begins."""
     w, h = size
-    n = len(indices)
+    n = thing.count
     rows = 1 if n * w <= 3.2 * h or n <= 3 else max(1, round(math.sqrt(n * w / h / 1.6)))
     per_row = math.ceil(n / rows)
     block = Block()
-    for place, index in enumerate(indices):
-        row, column = divmod(place, per_row)
-        k = _VARIATION[index % len(_VARIATION)] if thing.count > 1 else 1.0
+    for index in range(n):
+        row, column = divmod(index, per_row)
+        k = _VARIATION[(first + index) % len(_VARIATION)]
         in_row = min(per_row, n - row * per_row)
         x = (column + (per_row - in_row) / 2) * (w * 1.07 + GAP)
         block.rects[thing, index] = Rect(x, row * (h * 1.07 + GAP) + h * (1.07 - k), w * k, h * k)

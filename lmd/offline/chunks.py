@@ -39,7 +39,7 @@ class Piece:
 
 
 _PICTURE = r"(?: of the (?:image|picture|photo|frame|scene|canvas|painting|composition|screen|page))?"
-_SIDE = r"(?:left|right)(?:[- ]hand)?(?: side| part| half| edge| third| area| section)?"
+_SIDE = r"(?:left|right)(?:[- ]hand(?= side))?(?: side| part| half| edge| third| area| section)?"
 # (pattern over lower-case text joined by single spaces, relation); the first match of the list wins.
 _RELATIONS = [
     (r"(?:immediately |directly |just )?(?:to|on|at|from) the (?:immediate |far )?left(?:[- ]hand)?(?: side)? of", "left"),
@@ -50,7 +50,7 @@ _RELATIONS = [
     (r"(?:flanked|framed|bordered) by", "flanked"),
     (r"surrounded (?:by|with)|encircled by", "surrounded"),
     (r"(?:stacked |piled |balanced )?on (?:the )?top of|atop(?: of)?|at the top of|on the edge of|on the back of", "on"),
-    (r"on the surface of", "on"),
+    (r"on the (?:surface|head|back|roof|lap|shoulders?|nose|hood|lid|rim|seat|tip|peak|deck) of", "on"),
     (r"(?:high |directly |right |just )?above|hovering over|on the wall (?:above|over)", "above"),
     (r"at the (?:bottom|foot|base) of|(?:right |directly |just )?(?:below|beneath|underneath)", "below"),
     (r"(?:directly |right )?under", "under"),
@@ -61,12 +61,16 @@ _RELATIONS = [
     (r"in between|between|sandwiched between", "between"),
     (r"inside of|inside|within|into", "inside"),
     (r"(?:right |directly )?next to|beside|besides|alongside|close to|adjacent to|near to|near|nearby|by|against", "near"),
-    (r"in the (?:corner|vicinity) of|at the (?:side|edge|corner) of|around|across from|opposite to|opposite|toward|towards|"
+    (r"(?:all )?around", "about"),
+    (r"in the (?:corner|vicinity) of|at the (?:side|edge|corner) of|across from|opposite to|opposite|toward|towards|"
      r"past|at", "near"),
     (r"onto|upon|on", "on"),
     (r"amidst|amid|among|amongst", "amid"),
     (r"along|across|through|throughout|down|up", "along"),
     (r"in", "in"),
+    (r"(?:(?:much|far|slightly|twice as|a bit) )?(?:bigger|larger|taller|higher|wider|longer|fatter|heavier) than|"
+     r"(?:(?:twice|three times|much|almost|nearly) )?as (?:big|large|tall|high) as", "bigger"),
+    (r"(?:(?:much|far|slightly|a bit) )?(?:smaller|shorter|thinner|tinier|lower|narrower|lighter) than", "smaller"),
     (r"during|before|after|until|since", "during"),
     (r"from|out of|off", "from"),
     (r"like|for|to|about|than|via|per", "loose"),
@@ -79,7 +83,8 @@ _POSITIONS = [
     (r"(?:in|on|at|to|from) the (?:far |very |extreme )?(top|upper|bottom|lower)[- ]?(left|right|middle|cent(?:er|re))?"
      r"(?:[- ]hand)?(?: corner| side| part| half| edge| third| area| section)?" + _PICTURE + r"(?! of\b)", "corner"),
     (r"(?:at|in|on)? ?(?:top|upper|bottom|lower)[- ](?:left|right)(?: corner)?" + _PICTURE + r"(?! of\b)", "corner"),
-    (rf"(?:in|on|at|to|from) (?:the|its|their|one) (?:far |very |extreme )?{_SIDE}" + _PICTURE + r"(?! of\b)", "side"),
+    (rf"(?:in|on|at|to|from) the (?:far |very |extreme )?{_SIDE}" + _PICTURE
+     + r"(?! (?:of|hand|foot|arm|leg|paw|shoulder|wing|wall|lane|ear|eye|window|door|pocket)\b)", "side"),
     (r"(?:in|at) the (?:very |exact )?(?:middle|cent(?:er|re))" + _PICTURE + r"(?! of\b)", (0.5, 0.5)),
     (r"in the background" + _PICTURE, "background"),
     (r"(?:in|at|into) the (?:far )?(?:distance|back)" + _PICTURE + r"(?! of\b)", "background"),
@@ -112,11 +117,11 @@ def _compile(pattern: str) -> re.Pattern[str]:
 _RELATIONS = [(_compile(p), v) for p, v in _RELATIONS]
 _POSITIONS = [(_compile(p), v) for p, v in _POSITIONS]
 _NEGATIONS, _OPENERS = _compile(_NEGATIONS), re.compile(_OPENERS)
-_TOKEN = re.compile(r"[^\W_]+(?:['’][^\W_]+)*(?:-[^\W_]+(?:['’][^\W_]+)*)*|[.;:!?,()\[\]{}\"&]|\n")
+_TOKEN = re.compile(r"\w+(?:['’]\w+)*(?:-\w+(?:['’]\w+)*)*|[.;:!?,()\[\]{}\"&]|\n")
 _CONTRACTIONS = [
     (r"n['’]t\b", " not"), (r"\bcan not\b", "cannot"), (r"['’]re\b", " are"), (r"\b(there|it|that|he|she|who)['’]s\b", r"\1 is"),
-    (r"\bparking lots?\b", "parking-lot"), (r"\bice cream\b", "ice-cream"), (r"\bno[ -]one\b|\bnobody\b", "no people"),
-    (r"\bnothing else\b", ""), (r"\bconstruction site\b", "construction-site"), (r"\bstill life\b", "still-life"),
+    (r"\bparking lots?\b", "parking_lot"), (r"\bice cream\b", "ice_cream"), (r"\bno[ -]one\b|\bnobody\b", "no people"),
+    (r"\bnothing else\b", ""), (r"\bconstruction site\b", "construction_site"), (r"\bstill life\b", "still_life"),
     (r"\b(\w+)[- ]free\b(?= (?:street|room|road|sky|scene|desk|table|beach|park))", r"\1-free"),
     (r"\bblack[- ]and[- ]white (?=photo|photograph|picture|image|drawing|sketch|illustration)", "black-and-white "),
 ]  # fmt: skip
@@ -228,13 +233,16 @@ class Chunker:
             return None
         if low == "with" and not is_animate(hosts[-1].head):
             return None
+        if low in ("made", "built", "carved", "woven") and self._word(self.at + 1) in ("of", "from", "out"):
+            self.at += 3 if self._word(self.at + 1) == "out" else 2
+            return Piece("wear", "made of")
         if low in ("in", "with") and self._starts_noun(self.at + 1):
             probe = Chunker.__new__(Chunker)
             probe.tokens, probe.low, probe.at = self.tokens, self.low, self.at + 1
             piece = probe._noun_phrase([])
             noun = piece.value if piece else None
             if isinstance(noun, NounPhrase) and (
-                noun.head in lexicon.CLOTHES or (low == "in" and noun.head in lexicon.COLOURS and not noun.before)
+                is_clothing(noun.head) or (low == "in" and noun.head in lexicon.COLOURS and not noun.before)
             ):
                 after = probe._word(probe.at)
                 if low == "in" or after in ("", ".", ",", "and", "in", "standing", "sitting", "walking"):
@@ -282,7 +290,9 @@ class Chunker:
                 return True
             following = self._word(self.at + 1)
             opens = low in verbs.ING or low in verbs.PAST or low in verbs.THIRD
-            return opens and (following in lexicon.DETERMINERS or self._boundary(self.at + 1))
+            acts = low in verbs.ING and low not in lexicon.ADJECTIVES | verbs.NOUNS_ING and last == "comma"
+            doer = any(p.kind == "np" and is_animate(p.value.head) for p in out)
+            return opens and (following in lexicon.DETERMINERS or self._boundary(self.at + 1) or (acts and doer))
         return last == "relation" and low in verbs.ING and self._word(self.at + 1) in lexicon.DETERMINERS
 
     def _ends_as_verb(self, at: int, taken: list[str]) -> bool:
@@ -291,15 +301,18 @@ class Chunker:
         last = taken[-1].lower()
         if last in lexicon.ADJECTIVES and last not in lexicon.CLOTHES and not self._boundary(at + 1):
             return False
-        if low in verbs.ING or (low.endswith("ing") and low not in verbs.NOUNS_ING and len(low) > 5):
-            return low not in verbs.NOUNS_ING
+        if low in verbs.NOUNS_ING:
+            return low in verbs.ING and self._word(at + 1) in lexicon.DETERMINERS
+        if low in verbs.ING or (low.endswith("ing") and len(low) > 5):
+            return True
         if last in lexicon.ADJECTIVES:
             return False
         if low in verbs.THIRD or low in verbs.HAVE:
             return True
         if low in verbs.PAST or (low.endswith("ed") and len(low) > 4 and low not in lexicon.ADJECTIVES):
             return self._boundary(at + 1) or low in verbs.PAST
-        return low in verbs.BASE and (words.singular(last) is not None or last in ("people", "sheep", "fish", "deer"))
+        plural = words.singular(last) is not None or last in ("people", "sheep", "fish", "deer")
+        return low in verbs.BASE and (plural or (is_animate(last) and self._boundary(at + 1)))
 
     def _count(self) -> tuple[int | None, bool]:
         """Reads number words at the cursor: `(count, vague)`."""
@@ -391,6 +404,8 @@ class Chunker:
                 break
             if taken and (low in lexicon.NUMBERS or low.isdigit()) and self._starts_noun(self.at + 1):
                 break
+            if not taken and low in verbs.HAVE:
+                break
             if taken and self._ends_as_verb(self.at, taken):
                 break
             if low in lexicon.PRONOUNS and taken:
@@ -417,9 +432,11 @@ class Chunker:
         if head.lower() in ("pair", "couple") and self._word(self.at) == "of":
             pass
         one = words.singular(head)
+        proper = head[0].isupper() and first > 0 and count is None and not det and not head.isupper()
+        one = None if proper else one
         plural = one is not None and (count is not None or det not in ("a", "an"))
         opening = first <= 1 or self._word(first - 1) in ".!?\n" or (first >= 2 and self._word(first - 2) in ".!?\n")
-        name = head[0].isupper() and (not opening or bool(before and before[0][0].isupper())) and not head.isupper()
+        name = any(c.isupper() for c in head[1:]) or head[0].isupper() and (not opening or bool(before and before[0][0].isupper())) and not head.isupper()
         low_head = (one if plural else head.lower()) if not name else (one.capitalize() if plural and one else head)
         keep = name or (before and not opening)
         before = tuple(w if keep and w[0].isupper() else w.lower() for w in before)
@@ -449,13 +466,19 @@ class Chunker:
                 return self._noun_phrase(out) or Piece("np", noun)
         inner = self._noun_phrase([Piece("np")]) if self._starts_noun(self.at) else None
         if inner is None or inner.kind != "np" or not inner.value.head:
-            self.at = mark + len(link.split())
-            return Piece("np", noun)
+            number = " ".join(self.tokens[mark : self.at]) if inner is not None else ""
+            return Piece("np", replace(noun, tail=number))
         inside: NounPhrase = inner.value
         article = f"{inside.det} " if inside.det else ""
         number = f"{words.number_word(inside.count)} " if inside.count and not inside.det else ""
         tail = f"{link} {article}{number}{inside.source}{' ' + inside.tail if inside.tail else ''}"
         return Piece("np", replace(noun, tail=tail))
+
+
+def is_clothing(head: str) -> bool:
+    """Something to wear, by its noun or its ending."""
+    low = head.lower()
+    return low in lexicon.CLOTHES or low.endswith(("coat", "shirt", "dress", "suit", "wear", "jacket", "boots", "hat"))
 
 
 def is_animate(head: str) -> bool:

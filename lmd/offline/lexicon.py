@@ -89,10 +89,10 @@ OUTDOORS = word_set(
     pond lagoon waterfall swamp marsh wetland pool island mountain mountains hill hills hillside hilltop valley canyon
     cliff cliffs glacier volcano plain plains steppe tundra street road alley avenue boulevard highway lane path trail
     sidewalk pavement crosswalk intersection square plaza city town village downtown suburb neighborhood neighbourhood
-    countryside farm farmland ranch vineyard orchard pasture playground campsite campus cemetery graveyard parking-lot
+    countryside farm farmland ranch vineyard orchard pasture playground campsite campus cemetery graveyard parking_lot
     lot rooftop roof bridge landscape seascape cityscape skyline scene scenery background setting environment world
     space galaxy universe planet surface stage runway racetrack track rink reef seabed terrace patio balcony porch
-    driveway construction-site site battlefield zone area place corner horizon wilderness riverbank riverside lakeside
+    driveway construction_site site battlefield zone area place corner horizon wilderness riverbank riverside lakeside
     seaside outdoors snowfield clearing grove hedge underwater heaven void fairground amusement-park parade festival
     """
 )
@@ -133,7 +133,7 @@ CLOTHES = word_set(
     hat cap helmet scarf dress shirt t-shirt tshirt jacket coat suit tie skirt pants trousers jeans shorts shoes boots
     sneakers gloves glasses sunglasses crown robe uniform costume sweater hoodie vest cape cloak armor armour kimono
     bikini swimsuit apron socks mask headband headphones veil gown collar bowtie turban bandana outfit clothes clothing
-    sandals heels backpack necklace earrings goggles pajamas overalls saddle monocle tuxedo
+    sandals heels backpack necklace earrings goggles pajamas overalls saddle monocle tuxedo blouse jersey beanie leotard tutu poncho
     """
 )
 CONTAINERS = word_set(
@@ -158,7 +158,7 @@ STYLE_NOUNS = word_set(
     painting photo photograph picture image drawing sketch illustration cartoon render rendering artwork art poster
     print portrait watercolor watercolour mural engraving etching woodcut collage mosaic comic caricature snapshot
     shot close-up closeup view scene depiction animation anime fresco lithograph screenshot diorama still design
-    pixel-art wallpaper postcard movie film still-life graffiti doodle infographic logo icon concept vector
+    pixel-art wallpaper postcard movie film still_life graffiti doodle infographic logo icon concept vector
     """
 )
 STYLE_MEDIA = word_set(
@@ -215,7 +215,7 @@ ANIMATE = PEOPLE | ANIMALS
 MASS = word_set(
     """
     bread food furniture clothing fruit rice pasta cheese butter milk coffee tea wine beer juice soup hay wood sushi
-    jewelry money equipment luggage meat salad popcorn spaghetti ice-cream honey laundry art graffiti music pollen
+    jewelry money equipment luggage meat salad popcorn spaghetti ice_cream honey laundry art graffiti music pollen
     seaweed bamboo ivy broccoli garlic
     """
 )

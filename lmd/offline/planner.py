@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..layout import MAX_OBJECTS, Layout, LayoutObject
+from ..quality import tidy
 from .arrange import Arranger
 from .reader import read
 
@@ -26,12 +27,16 @@ def plan(prompt: str, width: int = 512, height: int = 512) -> Layout:
         scene.note(f"{total} objects are more than a layout holds; {sum(t.count for t in scene.things)} were drawn")
     placed = Arranger(scene).boxes(width, height)
     keys = [(t, i) for t in scene.things for i in range(t.count) if (t, i) in placed]
-    objects = tuple(LayoutObject(t.phrase, placed[t, i]) for t, i in keys)
+    objects = tuple(LayoutObject(_spaced(t.phrase), placed[t, i]) for t, i in keys)
     if not objects:
         scene.note("no object with a place of its own was found; the whole prompt is background")
-    return Layout(
-        width, height, objects, scene.background, ", ".join(scene.absent), text, tuple(scene.notes)
-    )  # fmt: skip
+    background, negative = _spaced(scene.background), _spaced(", ".join(scene.absent))
+    return tidy(Layout(width, height, objects, background, negative, text, tuple(scene.notes)))
+
+
+def _spaced(text: str) -> str:
+    """Compounds travel as one word ("parking_lot")."""
+    return text.replace("_", " ")
 
 
 def _shrink(things: list, total: int) -> None:

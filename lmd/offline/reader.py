@@ -29,7 +29,8 @@ class Reader:
         self.pending: tuple = ()  # a relation or position in front of its subject
         self.mentions: list[Thing] = []
         self.host: Thing | None = None  # what "with ..." belongs to
-        self.in_place = False  # the clause's subject is a place
+        self.in_place = False  # the last noun named a place
+        self.each: Thing | None = None  # "..., each with ..."
 
     # looking around
 
@@ -136,6 +137,8 @@ class Reader:
             self.subjects, self.settled = list(self.recent[-1:]), False
 
     def _on_cop(self, piece: Piece) -> None:
+        if self.mode[:1] == ("neg",):
+            self.mode = ()
         if self._peek().kind == "np" and self.subjects and not self.pending:
             self.mode = ("is",)
 
@@ -148,9 +151,9 @@ class Reader:
         actors = self.subjects or self.recent[-1:]
         action = verbs.ing_form(verb)
         following = self._kind_after()
-        if following in ("np", "pron"):
-            self.mode = ("verb", "on" if verb in verbs.RIDE else "near")
-        elif action and action not in verbs.STATIC:
+        if following in ("np", "pron") and not self.pending:
+            self.mode = ("verb", "on" if verb in verbs.RIDE | verbs.CROSS else "near")
+        elif action and action not in verbs.STATIC and not self.pending:
             for thing in actors:
                 if action not in thing.actions and (
                     thing.animate or action in lexicon.ADJECTIVES or action in _VISIBLE
@@ -161,17 +164,17 @@ class Reader:
         where = piece.value
         if where == "skip":
             return
-        if where == "background":
+        before, following = self._peek(-1).kind, self._kind_after()
+        if where == "background" and not (before in ("stop", "comma", "and") and following in ("np", "there")):
             self._to_background()
             return
-        before, following = self._peek(-1).kind, self._kind_after()
         opens = before in ("stop", "comma", "and", "but") and following in ("np", "there", "verb", "comma")
-        if opens and not (following == "comma" and self._peek(2).kind != "np") and not isinstance(where, str):
+        if opens and not (following == "comma" and self._peek(2).kind != "np") and where not in ("row", "stack", "ontop", "sides", "beside"):
             self.pending, self.subjects, self.settled, self.in_place = ("position", where), [], True, False
             self.mode = ()
             return
         if where in ("row", "stack"):
-            self._in_order("left" if where == "row" else "above", self.subjects or self.recent)
+            self._in_order("near" if where == "row" else "above", self.subjects or self.recent)
         elif where in ("ontop", "sides", "beside"):
             anchor = [t for t in self.scene.things if t not in self.subjects][-1:]
             if anchor and self.subjects:
@@ -253,6 +256,11 @@ class Reader:
     def _antecedent(self, pronoun: str) -> list[Thing]:
         subjects = self.mode[2] or [] if self.mode[:1] == ("relation",) else self.subjects
         pool = [t for t in self.mentions if t not in subjects and t in self.scene.things]
+        kind = self.mode[1] if self.mode[:1] == ("relation",) else ""
+        if pronoun == "it" and self.host in pool and kind in ("on", "under", "front", "behind", "in", "inside", "near"):
+            return [self.host]
+        if pronoun in ("it", "itself"):
+            pool = [t for t in pool if t.count == 1] or pool
         if pronoun in ("them", "they", "themselves"):
             many = [t for t in pool if t.count > 1]
             return many[-1:] or pool[-2:]
@@ -273,7 +281,7 @@ class Reader:
             self._predicate(noun)
         elif mode == "wear":
             text = f"{self.mode[1]} {_plain(noun)}"
-            for thing in self.subjects or self.recent[-1:]:
+            for thing in self.recent[-1:] if self.mode[1] == "made of" else self.subjects or self.recent[-1:]:
                 thing.worn = f"{thing.worn} and {_plain(noun)}" if thing.worn else text
             if not (self._peek().kind == "and" and _clothing(self._peek(2))):
                 self.mode = ()
@@ -284,9 +292,8 @@ class Reader:
         elif mode == "verb":
             things = self._things(noun)
             self._relate(self.mode[1], self.subjects or self.recent[-1:], things)
-            self.mode, self.recent, self.settled = (), things, True
-            if self.subjects == things:
-                self.subjects = []
+            self.settled = self.mode[1] == "on" or not self.subjects
+            self.mode, self.recent = (), things
         elif mode == "with":
             self._with(noun)
         else:
@@ -305,6 +312,7 @@ class Reader:
         groups = [t for t in self.scene.things if t.count > 1]
         if noun.det in ("each", "both", "all") and groups:
             self.subjects, self.recent, self.settled = [groups[-1]], [groups[-1]], False
+            self.each = groups[-1] if noun.det == "each" else None
             return
         left = [t for t in self.scene.things if t.group and not t.claimed]
         if not left and groups:
@@ -343,7 +351,7 @@ class Reader:
         if full not in self.scene.absent:
             self.scene.absent.append(full)
         self.scene.absent_heads.add(noun.head)
-        self.mode = ("neg", noun.det in ("a", "an"))
+        self.mode, self.in_place = ("neg", noun.det in ("a", "an")), False
 
     def _predicate(self, noun: NounPhrase) -> None:
         self.mode = ()
@@ -379,7 +387,7 @@ class Reader:
         scenery = head in lexicon.PLACES or last in lexicon.PLACES or head.endswith(lexicon.PLACE_ENDINGS)
         if head in lexicon.TIMES and (kind in ("near", "during", "in", "on", "amid", "under", "along") or noun.before):
             return True
-        if kind in ("in", "inside", "amid", "near", "along", "during", "from", "loose"):
+        if kind in ("in", "inside", "amid", "near", "along", "during", "from", "loose", "surrounded"):
             if head in lexicon.CONTAINERS and head not in lexicon.ROOMS | {"mirror"}:
                 return False
             built = (
@@ -414,6 +422,7 @@ class Reader:
             return False
         written = self._written(kind)
         self.scene.places.append(f"{written} {_plain(noun)}".strip())
+        self.in_place = True
         return True
 
     def _written(self, kind: str) -> str:
@@ -424,8 +433,23 @@ class Reader:
                     "through", "against", "near", "during") else _PLACE_WORD.get(kind, "in")  # fmt: skip
         return _PLACE_WORD.get(kind, "in")
 
+    def _own_part(self, noun: NounPhrase, kind: str, subjects: list[Thing]) -> bool:
+        """ "on its back", "in her hand": the owner stands in for its part."""
+        part = noun.head in lexicon.PARTS or noun.head in ("back", "lap", "shoulder", "shoulders", "side", "feet", "foot")
+        if noun.det not in lexicon.POSSESSIVES or not part:
+            return False
+        owners = [t for t in self.mentions if t not in subjects and t in self.scene.things]
+        owners = [t for t in owners if t.animate] or owners
+        together = [{*r.subjects, *r.targets} for r in self.scene.relations]
+        if owners and not any({owners[-1], s} <= ends for ends in together for s in subjects):
+            self._relate("on" if kind == "on" else "near", subjects, owners[-1:])
+        self.mode, self.settled = (), True
+        return True
+
     def _relation_target(self, noun: NounPhrase) -> None:
         _, kind, subjects = self.mode
+        if self._own_part(noun, kind, subjects or []):
+            return
         if noun.head in ("style",) and kind == "in":
             self.scene.tags.append(f"in {_plain(noun)}")
             self.mode = ()
@@ -443,7 +467,7 @@ class Reader:
                 self.mode = ()
                 return
             kind = "near"
-        self._target(self._things(noun), kind)
+        self._target(self._for_each(self._things(noun)), kind)
 
     def _target(self, things: list[Thing], kind: str = "") -> None:
         if self.mode[0] == "verb":
@@ -481,6 +505,14 @@ class Reader:
             found += self._things(noun)
         return found
 
+    def _for_each(self, things: list[Thing]) -> list[Thing]:
+        """ "four candles, each on a plate": four plates."""
+        if self.each is not None and len(things) == 1 and things[0] not in (self.each,):
+            things[0].count *= self.each.count
+            things[0].before = [w for w in things[0].before if w not in ("separate", "own", "different")]
+        self.each = None
+        return things
+
     def _with(self, noun: NounPhrase) -> None:
         host, following = self.host, self._kind_after()
         head = noun.head.lower()
@@ -496,7 +528,7 @@ class Reader:
             )
             self._after_list()
             return
-        things = self._things(noun)
+        things = self._for_each(self._things(noun))
         self.subjects, self.recent, self.settled = things, things, False
         if host is not None and host not in things and following not in ("relation", "position"):
             name = host.head.lower()
@@ -536,6 +568,9 @@ class Reader:
             built = head in lexicon.BUILT and (following not in ("with", "have", "neg") or head in ("bridge",))
             if not built or (head in lexicon.MATTER and not noun.det):
                 kind = "with " if self.scene.places or self.scene.things else ""
+                if head in ("sunset", "sunrise", "dusk", "dawn", "night", "noon", "midnight") and not noun.det:
+                    kind = "at "
+                    first = True
                 self.scene.places.append(f"{kind}{_plain(noun)}" if first else f"with {_plain(noun)}")
                 self.in_place, self.subjects, self.recent, self.settled = True, [], [], True
                 return
@@ -545,7 +580,10 @@ class Reader:
         self.subjects = [*before, *(t for t in things if t not in before)]
         self.recent, self.settled, self.in_place = things, False, False
         if self.pending:
-            if self.pending[0] == "position":
+            if self.pending == ("position", "background"):
+                self._to_background()
+                self.settled = False
+            elif self.pending[0] == "position":
                 self._place(things, self.pending[1])
                 self.settled = False
             else:
@@ -593,6 +631,7 @@ class Reader:
             noun.head, list(noun.before), noun.tail, count=count, det=noun.det, name=noun.name, mass=mass or pair
         )
         thing.counted = counted
+        self.in_place = False
         self.scene.things.append(thing)
         self.mentions.append(thing)
         return [thing]
@@ -604,6 +643,17 @@ class Reader:
         if kind == "amid":
             single = len(targets) == 1 and targets[0].count == 1
             kind = "on" if single and targets[0].head in lexicon.SUPPORTS else "in" if single else "between"
+        if kind in ("bigger", "smaller"):
+            for thing in subjects:
+                thing.scale *= 1.35 if kind == "bigger" else 0.7
+            for thing in targets:
+                thing.scale *= 0.7 if kind == "bigger" else 1.35
+            kind = "near"
+        if kind == "about":
+            if sum(t.count for t in subjects) > 1:
+                subjects, targets, kind = targets, subjects, "between"
+            else:
+                kind = "near"
         if kind in ("flanked", "around"):
             subjects, targets, kind = (
                 (targets, subjects, "between") if kind == "around" else (subjects, targets, "between")

@@ -30,6 +30,7 @@ _PAST = word_set(
 )
 # Verbs whose object the subject sits on, wears, contains, or simply has close by.
 RIDE = word_set("riding rides ride rode mounting straddling")
+CROSS = word_set("crossing crosses cross climbing climbs climb")
 WEAR = word_set("wearing wears wear wore dressed clad")
 HAVE = word_set(
     """
@@ -75,8 +76,8 @@ PAST = _PAST
 NOUNS_ING = word_set(
     """
     ring king wing string spring sling building painting drawing ceiling wedding clothing lightning earring duckling
-    dumpling pudding railing awning evening morning thing stocking carving landing seedling sapling starling herring
-    swing icing frosting stuffing filling crossing parking lighting dining living
+    dumpling pudding railing awning evening morning thing stocking carving seedling sapling starling herring
+    swing icing frosting stuffing filling parking lighting dining living
     """
 )
 
