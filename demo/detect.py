@@ -103,7 +103,7 @@ def _with_rim(core: numpy.ndarray, foreground: numpy.ndarray, labels: numpy.ndar
 
 def _box(mask: numpy.ndarray) -> tuple[float, float, float, float]:
     rows, columns = numpy.flatnonzero(mask.any(1)), numpy.flatnonzero(mask.any(0))
-    return columns[0] / SIDE, rows[0] / SIDE, (columns[-1] + 1) / SIDE, (rows[-1] + 1) / SIDE
+    return tuple(float(v) / SIDE for v in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
 
 
 def _normalised(mask: numpy.ndarray) -> numpy.ndarray:

@@ -167,7 +167,7 @@ def render(scene: Scene, size: int = 128) -> Image.Image:
 # ---------------------------------------------------------------------------------------------------- sampling
 
 
-def _place(groups: list[tuple[str, str]], rng: random.Random) -> list[Thing]:
+def place(groups: list[tuple[str, str]], rng: random.Random) -> list[Thing]:
     """Objects of the given (kind, colour) at random places without overlap; tries again with smaller ones."""
     low, high = SIZES[len(groups)]
     for attempt in range(200):
@@ -203,7 +203,7 @@ def sample_scene(rng: random.Random) -> Scene:
         shared = rng.choice(list(COLOURS))
         same = rng.random() < 0.7
         members += [(kind, shared if same else rng.choice(list(COLOURS))) for _ in range(members_here)]
-    things = _place(members, rng)
+    things = place(members, rng)
     return Scene(rng.choice(list(BACKGROUNDS)), tuple(things), rng.uniform(0.93, 1.05))
 
 
