@@ -1,4 +1,4 @@
-"""The built-in planner: English prompt -> Layout, without a model, a network or a download. Same prompt, same layout."""
+"""The built-in planner: English prompt -> Layout, without a model or a network. Same prompt, same layout."""
 
 from .planner import plan
 

@@ -30,11 +30,16 @@ class Arranger:
         blocks = self._blocks()
         if not blocks:
             return {}
+        cells = [
+            (cell, Rect(x0 * w, y0 * h, (x1 - x0) * w, (y1 - y0) * h))
+            for part, (x0, x1) in _slots(blocks, 0)
+            for cell, (y0, y1) in _slots(part, 1)
+        ]
+        limit = 1.25 * min(_largest_scale(cell, rect, w * h) for cell, rect in cells)  # sizes stay comparable
         whole = Block()
-        for part, (x0, x1) in _slots(blocks, 0):
-            for cell, (y0, y1) in _slots(part, 1):
-                align = tuple(_align(cell, axis) for axis in (0, 1))
-                whole.absorb(_fit(cell, Rect(x0 * w, y0 * h, (x1 - x0) * w, (y1 - y0) * h), align, w * h))
+        for cell, rect in cells:
+            align = tuple(_align(cell, axis) for axis in (0, 1))
+            whole.absorb(_fit(cell, rect, align, w * h, limit))
         return {k: Box(r.x / w, r.y / h, r.w / w, r.h / h) for k, r in whole.rects.items()}
 
     def _blocks(self) -> list[Block]:
@@ -323,14 +328,25 @@ def _align(blocks: list[Block], axis: int) -> float:
     return 0.2 if v < 0.4 else 0.8 if v > 0.6 else 0.5
 
 
-def _fit(blocks: list[Block], cell: Rect, align: tuple[float, float], canvas: float) -> Block:
-    """Arrange blocks in a cell as large as is sensible."""
+def _inner(cell: Rect, canvas: float) -> Rect:
     margin = MARGIN * math.sqrt(canvas)
-    inner = Rect(cell.x + margin, cell.y + margin, cell.w - 2 * margin, cell.h - 2 * margin)
+    return Rect(cell.x + margin, cell.y + margin, cell.w - 2 * margin, cell.h - 2 * margin)
+
+
+def _largest_scale(blocks: list[Block], cell: Rect, canvas: float) -> float:
+    inner = _inner(cell, canvas)
     whole = flow(blocks, inner.w, inner.h)
     b = whole.bounds()
     biggest = max(r.w * r.h for r in whole.rects.values())
-    scale = min(inner.w / b.w, inner.h / b.h, math.sqrt(0.36 * canvas / biggest), 1.9)
+    return min(inner.w / b.w, inner.h / b.h, math.sqrt(0.36 * canvas / biggest), 1.9)
+
+
+def _fit(blocks: list[Block], cell: Rect, align: tuple[float, float], canvas: float, limit: float) -> Block:
+    """Arrange blocks in a cell as large as is sensible, and at most `limit` times their own size."""
+    scale = min(_largest_scale(blocks, cell, canvas), limit)
+    inner = _inner(cell, canvas)
+    whole = flow(blocks, inner.w, inner.h)
+    b = whole.bounds()
     stretch = 1.28
     sx = min(inner.w / b.w, scale * stretch if inner.w / b.w > scale * 1.05 else scale)
     sy = min(inner.h / b.h, scale * stretch if inner.h / b.h > scale * 1.05 else scale)

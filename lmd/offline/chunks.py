@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 
 from .. import words
 from . import lexicon, verbs
-
-MAX_TOKENS = 1000
+from .patterns import NEGATIONS, OPENERS, POSITIONS, RELATIONS, tokens_of
 
 
 @dataclass(frozen=True)
@@ -36,102 +35,6 @@ class Piece:
     kind: str
     value: object = None
     text: str = ""
-
-
-_PICTURE = r"(?: of the (?:image|picture|photo|frame|scene|canvas|painting|composition|screen|page))?"
-_SIDE = r"(?:left|right)(?:[- ]hand(?= side))?(?: side| part| half| edge| third| area| section)?"
-# (pattern over lower-case text joined by single spaces, relation); the first match of the list wins.
-_RELATIONS = [
-    (r"(?:immediately |directly |just )?(?:to|on|at|from) the (?:immediate |far )?left(?:[- ]hand)?(?: side)? of", "left"),
-    (r"(?:immediately |directly |just )?(?:to|on|at|from) the (?:immediate |far )?right(?:[- ]hand)?(?: side)? of", "right"),
-    (r"left of", "left"),
-    (r"right of", "right"),
-    (r"(?:on|at) (?:either|both|each) sides? of", "around"),
-    (r"(?:flanked|framed|bordered) by", "flanked"),
-    (r"surrounded (?:by|with)|encircled by", "surrounded"),
-    (r"(?:stacked |piled |balanced )?on (?:the )?top of|atop(?: of)?|at the top of|on the edge of|on the back of", "on"),
-    (r"on the (?:surface|head|back|roof|lap|shoulders?|nose|hood|lid|rim|seat|tip|peak|deck) of", "on"),
-    (r"(?:high |directly |right |just )?above|hovering over|on the wall (?:above|over)", "above"),
-    (r"at the (?:bottom|foot|base) of|(?:right |directly |just )?(?:below|beneath|underneath)", "below"),
-    (r"(?:directly |right )?under", "under"),
-    (r"over", "above"),
-    (r"in front of|ahead of", "front"),
-    (r"in back of|at the back of|behind", "behind"),
-    (r"(?:in|on|at) the (?:middle|center|centre|heart) of", "amid"),
-    (r"in between|between|sandwiched between", "between"),
-    (r"inside of|inside|within|into", "inside"),
-    (r"(?:right |directly )?next to|beside|besides|alongside|close to|adjacent to|near to|near|nearby|by|against", "near"),
-    (r"(?:all )?around", "about"),
-    (r"in the (?:corner|vicinity) of|at the (?:side|edge|corner) of|across from|opposite to|opposite|toward|towards|"
-     r"past|at", "near"),
-    (r"onto|upon|on", "on"),
-    (r"amidst|amid|among|amongst", "amid"),
-    (r"along|across|through|throughout|down|up", "along"),
-    (r"in", "in"),
-    (r"(?:(?:much|far|slightly|twice as|a bit) )?(?:bigger|larger|taller|higher|wider|longer|fatter|heavier) than|"
-     r"(?:(?:twice|three times|much|almost|nearly) )?as (?:big|large|tall|high) as", "bigger"),
-    (r"(?:(?:much|far|slightly|a bit) )?(?:smaller|shorter|thinner|tinier|lower|narrower|lighter) than", "smaller"),
-    (r"during|before|after|until|since", "during"),
-    (r"from|out of|off", "from"),
-    (r"like|for|to|about|than|via|per", "loose"),
-]  # fmt: skip
-_POSITIONS = [
-    (r"from left to right", ("order", "left")),
-    (r"from right to left", ("order", "right")),
-    (r"from top to bottom", ("order", "above")),
-    (r"from bottom to top", ("order", "below")),
-    (r"(?:in|on|at|to|from) the (?:far |very |extreme )?(top|upper|bottom|lower)[- ]?(left|right|middle|cent(?:er|re))?"
-     r"(?:[- ]hand)?(?: corner| side| part| half| edge| third| area| section)?" + _PICTURE + r"(?! of\b)", "corner"),
-    (r"(?:at|in|on)? ?(?:top|upper|bottom|lower)[- ](?:left|right)(?: corner)?" + _PICTURE + r"(?! of\b)", "corner"),
-    (rf"(?:in|on|at|to|from) the (?:far |very |extreme )?{_SIDE}" + _PICTURE
-     + r"(?! (?:of|hand|foot|arm|leg|paw|shoulder|wing|wall|lane|ear|eye|window|door|pocket)\b)", "side"),
-    (r"(?:in|at) the (?:very |exact )?(?:middle|cent(?:er|re))" + _PICTURE + r"(?! of\b)", (0.5, 0.5)),
-    (r"in the background" + _PICTURE, "background"),
-    (r"(?:in|at|into) the (?:far )?(?:distance|back)" + _PICTURE + r"(?! of\b)", "background"),
-    (r"in the foreground" + _PICTURE + r"|(?:in|at|up) (?:the )?front(?! of\b)", (None, 0.85)),
-    (r"on (?:top|the top)(?! of\b)", "ontop"),
-    (r"on (?:either|both|each) sides?(?! of\b)", "sides"),
-    (r"(?:one |standing |sitting )?(?:by|at) (?:its|their|his|her) side", "beside"),
-    (r"side by side|next to each other|next to one another|close together|together|in a (?:row|line)", "row"),
-    (r"on top of (?:each other|one another)|stacked up", "stack"),
-    (r"(?:facing|looking at|opposite|towards?) (?:each other|one another)|holding hands|hand in hand|back to back|"
-     r"facing (?:left|right|forward|away)|face to face", "skip"),
-]  # fmt: skip
-_NEGATIONS = (
-    r"(?:is|are|was|were) (?:not|never) (?:any|a|an)\b|(?:do|does|did) not (?:have|contain|include|show|feature)(?: any)?|"
-    r"has no|have no|(?:has|have) not (?:got )?any|with no|without(?: any)?|there (?:is|are) (?:no|not any)|free (?:of|from)|"
-    r"devoid of|empty of|lacking|excluding|except(?: for)?|minus|instead of|rather than|but (?:not|no)|not any|nor|no|"
-    r"avoid(?:ing)?|must not (?:have|contain|include)|should not (?:have|contain|include)|missing"
-)
-_OPENERS = (
-    r"(?:please |can you |could you |i want |i would like |i'd like |let us |we )*(?:draw|paint|generate|create|make|show|"
-    r"render|give|imagine|design|illustrate|produce|depict|see|picture|want|sketch)(?: me| us| to see)?(?= (?:a|an|the|one|two|"
-    r"three|four|five|six|seven|some|several|\d+)\b)"
-)
-
-
-def _compile(pattern: str) -> re.Pattern[str]:
-    return re.compile(rf"(?:{pattern})(?![\w'-])")
-
-
-_RELATIONS = [(_compile(p), v) for p, v in _RELATIONS]
-_POSITIONS = [(_compile(p), v) for p, v in _POSITIONS]
-_NEGATIONS, _OPENERS = _compile(_NEGATIONS), re.compile(_OPENERS)
-_TOKEN = re.compile(r"\w+(?:['’]\w+)*(?:-\w+(?:['’]\w+)*)*|[.;:!?,()\[\]{}\"&]|\n")
-_CONTRACTIONS = [
-    (r"n['’]t\b", " not"), (r"\bcan not\b", "cannot"), (r"['’]re\b", " are"), (r"\b(there|it|that|he|she|who)['’]s\b", r"\1 is"),
-    (r"\bparking lots?\b", "parking_lot"), (r"\bice cream\b", "ice_cream"), (r"\bno[ -]one\b|\bnobody\b", "no people"),
-    (r"\bnothing else\b", ""), (r"\bconstruction site\b", "construction_site"), (r"\bstill life\b", "still_life"),
-    (r"\b(\w+)[- ]free\b(?= (?:street|room|road|sky|scene|desk|table|beach|park))", r"\1-free"),
-    (r"\bblack[- ]and[- ]white (?=photo|photograph|picture|image|drawing|sketch|illustration)", "black-and-white "),
-]  # fmt: skip
-
-
-def tokens_of(text: str) -> list[str]:
-    """Words and punctuation marks, contractions spelled out; at most MAX_TOKENS of them."""
-    for pattern, spelled in _CONTRACTIONS:
-        text = re.sub(pattern, spelled, text, flags=re.I)
-    return _TOKEN.findall(text)[:MAX_TOKENS]
 
 
 class Chunker:
@@ -171,22 +74,22 @@ class Chunker:
             return self._one("stop")
         if low in ',:()[]{}"':
             return self._one("comma")
-        if (not out or out[-1].kind == "stop") and (taken := self._take(_OPENERS)):
+        if (not out or out[-1].kind == "stop") and (taken := self._take(OPENERS)):
             self.at += taken[1]
             return None
         if low == "there" and self._word(self.at + 1) in ("is", "are", "was", "were", "stands", "sits", "lies"):
-            if not self._take(_NEGATIONS):
+            if not self._take(NEGATIONS):
                 self.at += 2
                 return Piece("there")
         if low in ("is", "are", "was", "were") and self._word(self.at + 1) in ("not", "never"):
             self.at += 2
             return Piece("neg", "copula")
-        if taken := self._take(_NEGATIONS):
+        if taken := self._take(NEGATIONS):
             self.at += taken[1]
             return Piece("neg", "weak" if taken[0].group() in ("nor",) else "strong")
         if low == "not":
             return self._one("neg")
-        for pattern, value in _POSITIONS:
+        for pattern, value in POSITIONS:
             if taken := self._take(pattern):
                 self.at += taken[1]
                 return _position(value, taken[0].group())
@@ -194,7 +97,7 @@ class Chunker:
             return wear
         if low == "with":
             return self._one("with")
-        for pattern, value in _RELATIONS:
+        for pattern, value in RELATIONS:
             if taken := self._take(pattern):
                 self.at += taken[1]
                 return Piece("relation", value, taken[0].group())
@@ -270,12 +173,13 @@ class Chunker:
             return True
         if low in ("with", "not", "of") or low in verbs.WEAR or (low in lexicon.PRONOUNS and low not in ("her",)):
             return True
-        if any(self._take(p, at) for p, _ in _POSITIONS) or self._take(_NEGATIONS, at):
+        if any(self._take(p, at) for p, _ in POSITIONS) or self._take(NEGATIONS, at):
             return True
-        return any(self._take(p, at) for p, _ in _RELATIONS)
+        return any(self._take(p, at) for p, _ in RELATIONS)
 
     def _verb_word(self, low: str) -> bool:
-        return low in verbs.THIRD or low in verbs.PAST or low in verbs.BASE or verbs.ing_form(low) is not None
+        known = low in verbs.THIRD or low in verbs.PAST or low in verbs.BASE or verbs.ing_form(low) is not None
+        return known or (low.endswith("ed") and len(low) > 4 and low not in lexicon.ADJECTIVES)
 
     def _is_verb_here(self, out: list[Piece]) -> bool:
         """A verb form that opens a piece: after a noun phrase, a pronoun or an auxiliary, not in front of its own noun."""
@@ -436,7 +340,12 @@ class Chunker:
         one = None if proper else one
         plural = one is not None and (count is not None or det not in ("a", "an"))
         opening = first <= 1 or self._word(first - 1) in ".!?\n" or (first >= 2 and self._word(first - 2) in ".!?\n")
-        name = any(c.isupper() for c in head[1:]) or head[0].isupper() and (not opening or bool(before and before[0][0].isupper())) and not head.isupper()
+        name = (
+            any(c.isupper() for c in head[1:])
+            or head[0].isupper()
+            and (not opening or bool(before and before[0][0].isupper()))
+            and not head.isupper()
+        )
         low_head = (one if plural else head.lower()) if not name else (one.capitalize() if plural and one else head)
         keep = name or (before and not opening)
         before = tuple(w if keep and w[0].isupper() else w.lower() for w in before)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .. import words
 from . import lexicon, verbs
-from .chunks import NounPhrase, Piece, pieces_of
+from .chunks import NounPhrase, Piece, is_animate, pieces_of
 from .scene import Relation, Scene, Thing
 
 MOST_PER_KIND = 40
@@ -151,7 +151,9 @@ class Reader:
         actors = self.subjects or self.recent[-1:]
         action = verbs.ing_form(verb)
         following = self._kind_after()
-        if following in ("np", "pron") and not self.pending:
+        if following == "np" and action in ("holding", "supporting", "carrying") and actors and not actors[-1].animate:
+            self.mode, self.host = ("with",), actors[-1]
+        elif following in ("np", "pron") and not self.pending:
             self.mode = ("verb", "on" if verb in verbs.RIDE | verbs.CROSS else "near")
         elif action and action not in verbs.STATIC and not self.pending:
             for thing in actors:
@@ -169,7 +171,11 @@ class Reader:
             self._to_background()
             return
         opens = before in ("stop", "comma", "and", "but") and following in ("np", "there", "verb", "comma")
-        if opens and not (following == "comma" and self._peek(2).kind != "np") and where not in ("row", "stack", "ontop", "sides", "beside"):
+        if (
+            opens
+            and not (following == "comma" and self._peek(2).kind != "np")
+            and where not in ("row", "stack", "ontop", "sides", "beside")
+        ):
             self.pending, self.subjects, self.settled, self.in_place = ("position", where), [], True, False
             self.mode = ()
             return
@@ -216,6 +222,9 @@ class Reader:
             return
         if before in ("stop", "comma", "and", "but", "there") and (not self.subjects or self._inverted()):
             self.mode = ("relation", kind, None)  # "On the table stands a lamp"
+            return
+        if piece.text in ("into", "onto") and self.recent:
+            self.mode = ("relation", kind, list(self.recent))
             return
         after_verb = before in ("verb", "cop", "adverb", "rel")
         if self.settled and self.recent and not after_verb:
@@ -317,13 +326,17 @@ class Reader:
         left = [t for t in self.scene.things if t.group and not t.claimed]
         if not left and groups:
             left = self._split(groups[-1])
+        if not left and noun.head == "other" and self.mentions and noun.det == "the":
+            left = [Thing(self.mentions[-1].head, counted=True)]
+            self.scene.things.append(left[0])
         if not left:
             self.scene.note(f'not understood: what "{noun.source or noun.det}" refers to')
             return
         taken = left[: noun.count or 1]
         extra = [w for w in (*noun.before, noun.head) if w and w not in ("one", "other", "ones", "others")]
         for thing in taken:
-            thing.claimed, thing.before = True, [*extra, *thing.before]
+            thing.claimed = True
+            thing.before = [*extra, *(w for w in thing.before if w not in ("different", "colored", "coloured"))]
         self.subjects, self.recent, self.settled, self.mode = taken, taken, False, ()
 
     def _split(self, whole: Thing) -> list[Thing]:
@@ -344,6 +357,11 @@ class Reader:
         return parts
 
     def _absent(self, noun: NounPhrase) -> None:
+        adjectives = [w for w in (*noun.before, noun.head) if w in lexicon.ADJECTIVES]
+        if self._peek(-1).value == "copula" and adjectives and noun.before == tuple(adjectives)[: len(noun.before)]:
+            self.scene.absent += [f"{' '.join(adjectives)} {t.head}" for t in self.subjects[-1:]]
+            self.mode = ()
+            return
         text = words.plural(noun.source) if noun.plural and not noun.source.endswith("s") else noun.source
         if noun.head == "person" and noun.plural:
             text = noun.source
@@ -422,7 +440,7 @@ class Reader:
             return False
         written = self._written(kind)
         self.scene.places.append(f"{written} {_plain(noun)}".strip())
-        self.in_place = True
+        self.in_place = self.settled = True
         return True
 
     def _written(self, kind: str) -> str:
@@ -435,7 +453,15 @@ class Reader:
 
     def _own_part(self, noun: NounPhrase, kind: str, subjects: list[Thing]) -> bool:
         """ "on its back", "in her hand": the owner stands in for its part."""
-        part = noun.head in lexicon.PARTS or noun.head in ("back", "lap", "shoulder", "shoulders", "side", "feet", "foot")
+        part = noun.head in lexicon.PARTS or noun.head in (
+            "back",
+            "lap",
+            "shoulder",
+            "shoulders",
+            "side",
+            "feet",
+            "foot",
+        )
         if noun.det not in lexicon.POSSESSIVES or not part:
             return False
         owners = [t for t in self.mentions if t not in subjects and t in self.scene.things]
@@ -519,7 +545,12 @@ class Reader:
         if self._peek().kind == "position" and self._peek().value == "background":
             self._subject(noun)
             return
-        part = head in lexicon.PARTS or head in lexicon.CLOTHES or head in lexicon.MASS
+        part = (
+            (noun.det in lexicon.POSSESSIVES and not is_animate(head))
+            or head in lexicon.PARTS
+            or head in lexicon.CLOTHES
+            or head in lexicon.MASS
+        )
         if host is not None and part and following not in ("relation", "position"):
             host.tail = (
                 f"{host.tail} and {_plain(noun)}"
@@ -692,7 +723,7 @@ class Reader:
             if thing.head in scene.absent_heads and not thing.before and not thing.counted and thing.det != "a":
                 scene.note(f'"{thing.head}" is both wanted and excluded; it was drawn')
         wanted = {t.head for t in scene.things}
-        scene.absent = [a for a in scene.absent if (words.singular(a.split(" ")[-1]) or a.split(" ")[-1]) not in wanted]
+        scene.absent = [a for a in scene.absent if (words.singular(a) or a) not in wanted]
 
 
 _VISIBLE = words.word_set(
