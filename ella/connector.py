@@ -1,13 +1,13 @@
 """ELLA's timestep-aware semantic connector: text features and a diffusion timestep -> tokens for cross-attention.
 
-Shapes in comments: B batch, L text tokens, N latents (64 in the released model), D text width (2048), W width (768).
+Shapes in comments: B batch, L text tokens, M the tokens of several texts joined, N latents (64 in the released model), D text width (2048), W width (768).
 Source: arXiv 2403.05135, section 3.1 and figure 3; parameter names as in the released SD1.5 checkpoint.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,14 +91,26 @@ class LatentAttention(nn.Module):
         self.in_proj_bias = nn.Parameter(torch.empty(3 * width, **kw))
         self.out_proj = operations.Linear(width, width, **kw)
 
-    def forward(self, query: Tensor, context: Tensor) -> Tensor:
-        """query (B, N, W), context (B, M, W) -> (B, N, W)."""
+    def forward(self, query: Tensor, text: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+        """query (B, N, W) attends to itself and to the text: (B, L, W), or (1, M, W) with the B rows' lengths."""
         width = query.shape[-1]
         weight, bias = self.cast(self.in_proj_weight, query), self.cast(self.in_proj_bias, query)
-        q = F.linear(query, weight[:width], bias[:width])
-        k, v = F.linear(context, weight[width:], bias[width:]).chunk(2, dim=-1)
-        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
-        return self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        q, k, v = (self._heads(x) for x in F.linear(query, weight, bias).chunk(3, dim=-1))
+        text_k, text_v = (self._heads(x) for x in F.linear(text, weight[width:], bias[width:]).chunk(2, dim=-1))
+        if lengths is None:
+            out = F.scaled_dot_product_attention(q, torch.cat([k, text_k], dim=2), torch.cat([v, text_v], dim=2))
+        else:
+            own = zip(q.split(1), k.split(1), v.split(1), text_k.split(lengths, dim=2), text_v.split(lengths, dim=2))
+            out = torch.cat(
+                [
+                    F.scaled_dot_product_attention(q, torch.cat([k, tk], 2), torch.cat([v, tv], 2))
+                    for q, k, v, tk, tv in own
+                ]
+            )
+        return self.out_proj(out.transpose(1, 2).flatten(2))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, tokens, W / heads)
 
 
 class Mlp(nn.Module):
@@ -124,10 +136,12 @@ class ConnectorBlock(nn.Module):
         self.ln_ff = AdaLayerNorm(width, time_dim, operations, **kw)
         self.mlp = Mlp(width, operations, **kw)
 
-    def forward(self, latents: Tensor, text: Tensor, time: Tensor) -> Tensor:
-        """latents (B, N, W), text already projected (B, L, W), time (B, 1, T) -> (B, N, W)."""
-        query = self.ln_1(latents, time)
-        latents = latents + self.attn(query, torch.cat([query, self.ln_2(text, time)], dim=1))
+    def forward(self, latents: Tensor, text: Tensor, time: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+        """latents (B, N, W), text already projected (B, L, W), time (B, 1, T) -> (B, N, W).
+
+        With `lengths`, text is (1, M, W), the rows' texts one after the other, and time (1, 1, T).
+        """
+        latents = latents + self.attn(self.ln_1(latents, time), self.ln_2(text, time), lengths)
         return latents + self.mlp(self.ln_ff(latents, time))
 
 
@@ -145,11 +159,12 @@ class LatentResampler(nn.Module):
             for _ in range(config.layers)
         )
 
-    def forward(self, features: Tensor, time: Tensor) -> Tensor:
+    def forward(self, features: Tensor, time: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
         latents = self.cast(self.latents, features) + self.time_aware_linear(F.silu(time))  # (B, N, W)
+        latents = latents.expand(len(lengths or features), -1, -1)
         text = self.proj_in(features)
         for block in self.perceiver_blocks:
-            latents = block(latents, text, time)
+            latents = block(latents, text, time, lengths)
         return latents
 
 
@@ -178,12 +193,19 @@ class TimestepAwareConnector(nn.Module):
         self.time_embedding = TimeEmbedding(config.time_channels, config.time_dim, operations, **kw)
         self.connector = LatentResampler(config, operations, cast, **kw)
 
-    def forward(self, features: Tensor, timesteps: Tensor | float) -> Tensor:
+    def forward(self, features: Tensor | Sequence[Tensor], timesteps: Tensor | float) -> Tensor:
         """Features (B, L, D) with any L >= 1, timesteps scalar, (1,) or (B,) -> tokens (B, N, W).
 
+        Several texts (1, L, D) of different lengths may be given as a list, with one timestep for all: they share
+        every product with a weight, and each still reads itself alone.
+
         Nothing is masked: rows for padding are read like any other. A fractional timestep is used as it is.
-        Computes in the dtype of `features`. Raises ValueError on any other shape.
+        Computes in the dtype of the features. Raises ValueError on any other shape.
         """
+        lengths = None
+        if not isinstance(features, Tensor):
+            lengths = [x.shape[1] for x in features]
+            features = torch.cat(list(features), dim=1)
         if features.ndim != 3 or features.shape[1] < 1 or features.shape[2] != self.config.input_dim:
             raise ValueError(
                 f"The connector reads text features of shape (batch, tokens, {self.config.input_dim}), it received "
@@ -192,6 +214,5 @@ class TimestepAwareConnector(nn.Module):
         t = torch.as_tensor(timesteps, device=features.device).reshape(-1)
         if t.shape[0] not in (1, features.shape[0]):
             raise ValueError(f"The connector needs 1 or {features.shape[0]} timesteps, it received {t.shape[0]}.")
-        t = t.expand(features.shape[0])
-        time = sinusoid(t, self.config.time_channels).to(features.dtype)[:, None]  # (B, 1, channels)
-        return self.connector(features, self.time_embedding(time))
+        time = sinusoid(t, self.config.time_channels).to(features.dtype)[:, None]  # (1 or B, 1, channels)
+        return self.connector(features, self.time_embedding(time), lengths)

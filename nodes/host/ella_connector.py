@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from collections.abc import Iterable
 
 import comfy.model_management
 import comfy.model_patcher
@@ -36,10 +37,11 @@ class EllaConnector:
     def load(self) -> None:
         comfy.model_management.load_models_gpu([self.patcher])
 
-    def __call__(self, features: torch.Tensor, timestep: int) -> torch.Tensor:
-        """Features (1, L, input_dim) -> tokens (1, latents, width) on the load device, in the computing dtype."""
+    def __call__(self, features: list[torch.Tensor], timestep: int) -> torch.Tensor:
+        """Features of n texts, (1, L, input_dim) each -> tokens (n, latents, width) on the load device."""
         device = self.patcher.load_device
-        return self.patcher.model(features.to(device=device, dtype=self.dtype), torch.tensor([timestep], device=device))
+        features = [x.to(device=device, dtype=self.dtype) for x in features]
+        return self.patcher.model(features, torch.tensor([timestep], device=device))
 
 
 def load_connector(name: str) -> EllaConnector:
@@ -87,12 +89,17 @@ class EllaText:
 
     def at(self, timestep: int) -> torch.Tensor:
         """Tokens (1, latents, width) for a timestep 0..999, on the connector's device."""
-        if timestep not in self._tokens:
-            self._tokens[timestep] = self.connector(self.features, timestep)
-            while len(self._tokens) > REMEMBERED_TIMESTEPS:
-                self._tokens.popitem(last=False)
+        compute([self], timestep)
         self._tokens.move_to_end(timestep)
         return self._tokens[timestep]
+
+    def keep(self, timestep: int, tokens: torch.Tensor) -> None:
+        self._tokens[timestep] = tokens
+        while len(self._tokens) > REMEMBERED_TIMESTEPS:
+            self._tokens.popitem(last=False)
+
+    def has(self, timestep: int) -> bool:
+        return timestep in self._tokens
 
     def conditioning_tokens(self) -> TimedTokens:
         """Tokens for CONDITIONING: those of the middle of the schedule, able to become those of any timestep."""
@@ -108,3 +115,14 @@ class EllaText:
                 "TimestepAwareConditioning between the model and the sampler, so that it follows the timestep.",
                 STATIC_TIMESTEP,
             )
+
+
+def compute(texts: Iterable[EllaText], timestep: int) -> None:
+    """Have the tokens of all these texts ready for a timestep; texts of one connector share a single evaluation."""
+    missing: dict[EllaConnector, list[EllaText]] = {}
+    for text in texts:
+        if not text.has(timestep):
+            missing.setdefault(text.connector, []).append(text)
+    for connector, group in missing.items():
+        for text, tokens in zip(group, connector([text.features for text in group], timestep).split(1)):
+            text.keep(timestep, tokens.clone())

@@ -14,7 +14,7 @@ from comfy.patcher_extension import WrappersMP
 
 from ...ella.schedule import RecomputeOptions, checked_timestep
 from ...ella.timed import is_timed, plain, resolve, sources
-from .ella_connector import EllaText
+from .ella_connector import EllaText, compute
 
 KEY = "ella_lmd_timestep_aware"
 
@@ -48,6 +48,8 @@ class TimestepAware:
         timestep = timestep_of(model.model_sampling, sigma)
         strength = self.options.strength_at(timestep)
         _check_width(model, conds)
+        if strength != 0.0:
+            compute(_texts_in_use(conds, sigma), timestep)
 
         def current(text: EllaText, fixed: torch.Tensor) -> torch.Tensor:
             if strength == 0.0:
@@ -112,6 +114,17 @@ def _with_connectors(cond: dict) -> dict:
 
 def _carries_tokens(cond: dict) -> bool:
     return any(is_timed(getattr(entry, "cond", None)) for entry in cond["model_conds"].values())
+
+
+def _texts_in_use(conds, sigma: torch.Tensor) -> list[EllaText]:
+    """Every text, once, that some active condition carries, in the order of the conditions."""
+    texts: dict[EllaText, None] = {}
+    for entries in conds:
+        for c in entries or ():
+            if _is_active(c, sigma):
+                for entry in c["model_conds"].values():
+                    texts.update(dict.fromkeys(sources(getattr(entry, "cond", None))))
+    return list(texts)
 
 
 def _is_active(cond: dict, sigma: torch.Tensor) -> bool:

@@ -127,3 +127,10 @@ def test_only_short_prompts_need_a_longer_form():
     assert needs_upsampling("a cat")
     assert not needs_upsampling("")
     assert not needs_upsampling("word " * 40)
+
+
+def test_texts_of_different_lengths_share_an_evaluation_and_each_reads_itself_alone(connector):
+    texts = [text(1, 9), text(1, 1), text(1, 130)]
+    together = connector(texts, 700)
+    for x, tokens in zip(texts, together):
+        assert torch.allclose(tokens[None], connector(x, 700), atol=1e-5)

@@ -1,0 +1,161 @@
+"""What ELLA costs per step: the full-size connector beside the full-size SD1.5 U-Net, on the CPU, random weights.
+
+    python run.py bench ella [--steps 3] [--rounds 2] [--size 64] [--threads 1]
+
+Runs of the host's sampler with CLIP, with ELLA, with ELLA + CLIP, and a second image of each ELLA run (same prompt and
+sigmas) alternate in one process. Times are processor times of this process, so that other load matters little. Two
+numbers are printed for each kind: `run / CLIP`, the plain ratio of the runs' times per step, whose noise is shown by
+the spread of the CLIP runs among themselves; and `added`, the time spent in this pack's code during the run over the
+rest of that same run, which has next to no noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(1, str(Path(__file__).resolve().parent))
+
+
+def full_size_model():
+    """A MODEL with SD1.5's U-Net, 860 million random parameters in float32."""
+    import comfy.model_base
+    import comfy.model_patcher
+    import comfy.supported_models
+    import torch
+
+    config = comfy.supported_models.SD15(
+        {
+            "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320,
+            "num_res_blocks": [2, 2, 2, 2], "channel_mult": (1, 2, 4, 4),
+            "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+            "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0], "transformer_depth_middle": 1,
+            "context_dim": 768, "num_heads": 8, "use_spatial_transformer": True, "use_linear_in_transformer": False,
+            "legacy": False, "adm_in_channels": None, "use_temporal_attention": False, "dtype": torch.float32,
+        }
+    )  # fmt: skip
+    config.set_inference_dtype(torch.float32, None)
+    model = comfy.model_base.BaseModel(config, device="cpu").eval()
+    for p in model.parameters():
+        p.requires_grad_(False)
+        torch.nn.init.normal_(p, std=0.02 if p.ndim > 1 else 0.0)
+    return comfy.model_patcher.ModelPatcher(model, load_device=torch.device("cpu"), offload_device=torch.device("cpu"))
+
+
+def full_size_connector():
+    """The released connector's layout (66.8 million parameters) as the loader makes it, with random weights."""
+    import comfy.model_patcher
+    import comfy.ops
+    import torch
+    from ella_lmd.ella import ConnectorConfig, TimestepAwareConnector
+    from ella_lmd.nodes.host.ella_connector import EllaConnector
+
+    module = TimestepAwareConnector(
+        ConnectorConfig(), operations=comfy.ops.manual_cast, cast=comfy.ops.cast_to_input, dtype=torch.float32
+    ).eval()
+    for p in module.parameters():
+        p.requires_grad_(False)
+        torch.nn.init.normal_(p, std=0.02)
+    cpu = torch.device("cpu")
+    return EllaConnector(comfy.model_patcher.CoreModelPatcher(module, cpu, cpu), torch.float32, "random")
+
+
+def timed_patch():
+    """(patch function, list that collects the seconds spent in the pack's own code at each model call)."""
+    from ella_lmd.ella.schedule import RecomputeOptions
+    from ella_lmd.nodes.host import ella_sampling
+
+    own: list[float] = []
+
+    class Timed(ella_sampling.TimestepAware):
+        def calc_cond_batch(self, executor, *args):
+            inner = []
+
+            def run(*a):
+                start = time.process_time()
+                out = executor(*a)
+                inner.append(time.process_time() - start)
+                return out
+
+            start = time.process_time()
+            out = super().calc_cond_batch(run, *args)
+            own.append(time.process_time() - start - sum(inner))
+            return out
+
+    def patch(model):
+        model = model.clone()
+        for kind, keyed in Timed(RecomputeOptions()).wrappers().items():
+            model.add_wrapper_with_key(kind, ella_sampling.KEY, keyed[ella_sampling.KEY][0])
+        return model
+
+    return patch, own
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--size", type=int, default=64, help="side of the latent; 64 is an image of 512 px")
+    parser.add_argument("--tokens", type=int, default=98, help="T5 tokens of the prompt (98 is DPG-Bench's mean)")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    from bench_timesteps import find_host
+
+    find_host()
+    import comfy.sample
+    import pack
+    import torch
+
+    pack.register()
+    from ella_lmd.nodes.host.ella_connector import EllaText
+
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        model, connector = full_size_model(), full_size_connector()
+        patch, own = timed_patch()
+        patched = patch(model)
+        features = torch.randn(1, args.tokens, 2048), torch.randn(1, 1, 2048)  # the prompt; the empty negative
+        clip = torch.randn(1, 77, 768), torch.randn(1, 77, 768)
+        noise = torch.randn(1, 4, args.size, args.size)
+
+        def fresh(kind: str) -> list:
+            if kind == "CLIP":
+                return [[[c, {}]] for c in clip]
+            tokens = [EllaText(connector, f).conditioning_tokens() for f in features]
+            return [[[t if kind == "ELLA" else torch.cat([t, c], 1), {}]] for t, c in zip(tokens, clip)]
+
+        def run(conditioning) -> tuple[float, float]:
+            """(seconds per step, seconds per step in this pack's code)"""
+            del own[:]
+            start = time.process_time()
+            comfy.sample.sample(
+                patched, noise, args.steps, 7.0, "euler", "normal", *conditioning, torch.zeros_like(noise),
+                disable_pbar=True, seed=1,
+            )  # fmt: skip
+            return (time.process_time() - start) / args.steps, sum(own) / args.steps
+
+        run(fresh("CLIP"))  # first touch of all memory
+        results: dict[str, list[tuple[float, float]]] = {}
+        for _ in range(args.rounds):
+            for kind in ("ELLA", "ELLA + CLIP"):
+                results.setdefault("CLIP", []).append(run(fresh("CLIP")))
+                conditioning = fresh(kind)
+                results.setdefault(kind, []).append(run(conditioning))
+                results.setdefault(f"{kind}, second image", []).append(run(conditioning))
+    base = statistics.median(s for s, _ in results["CLIP"])
+    print(f"{args.size}x{args.size} latent, {args.tokens} T5 tokens, {args.steps} steps x {args.rounds} rounds")
+    print(f"{'':28}{'s/step':>9}{'run / CLIP':>12}{'spread':>8}{'added':>9}")
+    for kind, runs in results.items():
+        total, mine = statistics.median(s for s, _ in runs), statistics.median(m for _, m in runs)
+        spread = (max(s for s, _ in runs) - min(s for s, _ in runs)) / total
+        print(f"{kind:28}{total:9.3f}{total / base:12.4f}{spread:8.1%}{1 + mine / (total - mine):9.4f}")
+    print("official pack: 1.010 at 64x64, 1.035 at 32x32 (connector time over U-Net time, all before sampling)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
