@@ -6,6 +6,7 @@ import math
 
 from ..layout import Box
 from .blocks import GAP, Block, Key, Rect, flow, group, row
+from .rules import RULES
 from .scene import Relation, Scene, Thing
 from .sizes import FLYING, size_of
 
@@ -50,13 +51,14 @@ class Arranger:
         return found
 
     def _lift_flyers(self) -> None:
-        blocks = self._blocks()
-        for block in blocks:
+        """What flies goes above what does not, unless the prompt says where."""
+        if all(t.head in FLYING for t in self.scene.things):
+            return
+        for block in self._blocks():
             things = {t for t, _ in block.rects}
-            if len(blocks) > 1 and all(t.position == (None, None) and t.head in FLYING for t in things):
-                if not all(t.head in FLYING for t in self.scene.things):
-                    for t in things:
-                        t.position = (None, 0.2)
+            if all(t.position == (None, None) and t.head in FLYING for t in things):
+                for t in things:
+                    t.position = (None, 0.2)
 
     # joining
 
@@ -112,10 +114,10 @@ class Arranger:
             self._check(kind, tuple(t for t in subjects if t not in loose), targets)
         if not loose:
             return None
-        if kind in ("on", "in", "under") and len(loose) == 1 and len(targets) == 1:
-            if loose[0].count == targets[0].count > 1 and len(self.block[loose[0]].rects) == loose[0].count:
-                if len(home.rects) == targets[0].count:
-                    return self._pairwise(kind, loose[0], targets[0])
+        if kind in ("on", "in", "under") and len(loose) == len(targets) == 1:
+            counts = {loose[0].count, targets[0].count, len(self.block[loose[0]].rects), len(home.rects)}
+            if len(counts) == 1 and counts != {1}:
+                return self._pairwise(kind, loose[0], targets[0])
         mover = self._one_row(loose, kind)
         self._attach(kind, mover, tuple(loose), home, targets)
         self._merge(home, mover)
@@ -156,7 +158,7 @@ class Arranger:
         for i in range(target.count):
             base = Block({(target, i): Rect(0, 0, w, h)})
             top = Block({(subject, i): Rect(0, 0, sw, sh)})
-            _RULES[kind](top, top.bounds(), base, base.bounds())
+            RULES[kind](top, top.bounds(), base, base.bounds())
             pairs.append(base.absorb(top))
         arranged = row(pairs)
         home.rects.clear()
@@ -184,7 +186,7 @@ class Arranger:
                 if b.w < need:
                     mover.scale(max(b.w / need, 0.3))
                     a = mover.bounds(subjects)
-        _RULES[kind](mover, a, home, b)
+        RULES[kind](mover, a, home, b)
 
     def _between(self, subjects: tuple[Thing, ...], targets: tuple[Thing, ...]) -> None:
         """Subjects in the middle; half of the targets' boxes on either side."""
@@ -225,74 +227,6 @@ class Arranger:
         if not holds:
             names = [" and ".join(t.phrase for t in ts) for ts in (subjects, targets)]
             self.scene.note(f'contradiction: "{names[0]}" cannot also be {kind} "{names[1]}"')
-
-
-def _left(m: Block, a: Rect, home: Block, b: Rect) -> None:
-    m.move(b.x - GAP - a.right, b.bottom - a.bottom)
-    m.push(home, -0.02, 0)
-
-
-def _right(m: Block, a: Rect, home: Block, b: Rect) -> None:
-    m.move(b.right + GAP - a.x, b.bottom - a.bottom)
-    m.push(home, 0.02, 0)
-
-
-def _near(m: Block, a: Rect, home: Block, b: Rect) -> None:
-    m.move(b.right + GAP - a.x, b.bottom - a.bottom)
-    if m.collides(home):
-        m.move(b.x - GAP - (b.right + GAP + a.w), 0)
-        if m.collides(home):
-            m.move(b.right - b.x + 2 * GAP + a.w, 0)
-            m.push(home, 0.02, 0)
-
-
-def _above(m: Block, a: Rect, home: Block, b: Rect) -> None:
-    m.move(b.cx - a.cx, b.y - 1.5 * GAP - a.bottom)
-    m.push(home, 0, -0.02)
-
-
-def _below(m: Block, a: Rect, home: Block, b: Rect) -> None:
-    m.move(b.cx - a.cx, b.bottom + 1.5 * GAP - a.y)
-    m.push(home, 0, 0.02)
-
-
-def _on(m: Block, a: Rect, home: Block, b: Rect) -> None:
-    """Standing on it: the feet reach a little into the support."""
-    m.move(b.cx - a.cx, b.y + min(0.12 * b.h, 0.1 * a.h) - a.bottom)
-    m.push(home, 0, -0.02, slack=0.16)
-
-
-def _under(m: Block, a: Rect, home: Block, b: Rect) -> None:
-    m.move(b.cx - a.cx, b.bottom - min(0.15 * a.h, 0.1 * b.h) - a.y)
-    m.push(home, 0, 0.02, slack=0.16)
-
-
-def _in(m: Block, a: Rect, home: Block, b: Rect) -> None:
-    """One thing looks out of its container, several lie inside it."""
-    if len(m.rects) == 1:
-        (rect,) = m.rects.values()
-        fit = min(1.0, 0.48 * b.w / rect.w, 0.62 * b.h / rect.h, math.sqrt(0.17 * b.w * b.h / (rect.w * rect.h)))
-        m.scale(fit)
-        a = m.bounds()
-        m.move(b.cx - a.cx, b.y - 0.4 * a.h - a.y)
-    else:
-        m.scale(min(0.84 * b.w / a.w, 0.74 * b.h / a.h, 1.8))
-        a = m.bounds()
-        m.move(b.cx - a.cx, b.cy - 0.08 * b.h - a.cy)
-
-
-def _behind(m: Block, a: Rect, home: Block, b: Rect) -> None:
-    m.move(b.cx + 0.22 * min(a.w, b.w) - a.cx, b.y + 0.16 * min(a.h, b.h) - a.bottom)
-    m.push(home, 0, -0.02, slack=0.2)
-
-
-def _front(m: Block, a: Rect, home: Block, b: Rect) -> None:
-    m.move(b.cx - 0.22 * min(a.w, b.w) - a.cx, b.bottom - 0.16 * min(a.h, b.h) - a.y)
-    m.push(home, 0, 0.02, slack=0.2)
-
-
-_RULES = {"left": _left, "right": _right, "near": _near, "above": _above, "below": _below, "on": _on, "under": _under,
-          "in": _in, "behind": _behind, "front": _front}  # fmt: skip
 
 
 def _coordinate(block: Block, axis: int) -> float | None:

@@ -77,10 +77,10 @@ class Chunker:
         if (not out or out[-1].kind == "stop") and (taken := self._take(OPENERS)):
             self.at += taken[1]
             return None
-        if low == "there" and self._word(self.at + 1) in ("is", "are", "was", "were", "stands", "sits", "lies"):
-            if not self._take(NEGATIONS):
-                self.at += 2
-                return Piece("there")
+        exists = low == "there" and self._word(self.at + 1) in ("is", "are", "was", "were", "stands", "sits", "lies")
+        if exists and not self._take(NEGATIONS):
+            self.at += 2
+            return Piece("there")
         if low in ("is", "are", "was", "were") and self._word(self.at + 1) in ("not", "never"):
             self.at += 2
             return Piece("neg", "copula")
@@ -294,12 +294,12 @@ class Chunker:
         while self.at < len(self.tokens):
             low = self._word(self.at)
             colours = bool(taken) and all(t.lower() in lexicon.ADJECTIVES for t in taken)
-            if colours and low in ("and", ",", "&") and self._word(self.at + 1) in lexicon.ADJECTIVES:
-                if self._noun_follows(self.at + 1):
-                    joint = ["and"] if low in ("and", "&") else []
-                    taken += [*joint, self.tokens[self.at + 1]]
-                    self.at += 2
-                    continue
+            another = low in ("and", ",", "&") and self._word(self.at + 1) in lexicon.ADJECTIVES
+            if colours and another and self._noun_follows(self.at + 1):
+                joint = ["and"] if low in ("and", "&") else []
+                taken += [*joint, self.tokens[self.at + 1]]
+                self.at += 2
+                continue
             if low in lexicon.ADVERBS and taken and not self._adj_at(self.at + 1):
                 break
             if low == "that" or self._boundary(self.at):
