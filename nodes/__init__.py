@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import demo, ella, ella_official, lmd_compose, lmd_guidance, lmd_options, lmd_plan, lmd_sample
+from . import demo, ella, ella_caption, ella_official, lmd_compose, lmd_guidance, lmd_options, lmd_plan, lmd_sample
 from .host.ella_official import register_replacements
 
 NODES: list[type[io.ComfyNode]] = [
@@ -15,6 +15,7 @@ NODES: list[type[io.ComfyNode]] = [
     *lmd_options.NODES,
     *demo.NODES,
     *ella.NODES,
+    *ella_caption.NODES,
     *ella_official.NODES,
 ]
 

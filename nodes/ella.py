@@ -10,10 +10,9 @@ from .host.ella_connector import load_connector
 from .host.ella_encode import LENGTHS, MODES, TOGETHER, encode, encode_clip
 from .host.ella_sampling import patch_model
 from .host.ella_t5 import PRECISIONS, load_text_encoder
+from .types import ConnectorType, TextEncoderType
 
 CATEGORY = "ELLA"
-Connector = io.Custom("ELLA_CONNECTOR")
-TextEncoder = io.Custom("ELLA_TEXT_ENCODER")
 
 ella_files.register_folders()
 
@@ -35,7 +34,7 @@ class ELLAModelLoader(io.ComfyNode):
                     tooltip=f"A file in models/ella, usually {ella_files.CONNECTOR_FILE}.",
                 ),
             ],
-            outputs=[Connector.Output(display_name="ella", tooltip="For ELLAEncode.")],
+            outputs=[ConnectorType.Output(display_name="ella", tooltip="For ELLAEncode.")],
         )
 
     @classmethod
@@ -73,7 +72,7 @@ class ELLATextEncoderLoader(io.ComfyNode):
                     "including its limited range. 'float32' is slower and gives slightly different images.",
                 ),
             ],
-            outputs=[TextEncoder.Output(display_name="text_encoder", tooltip="For ELLAEncode.")],
+            outputs=[TextEncoderType.Output(display_name="text_encoder", tooltip="For ELLAEncode.")],
         )
 
     @classmethod
@@ -96,8 +95,8 @@ class ELLAEncode(io.ComfyNode):
             "any sampler; put TimestepAwareConditioning on the model, so that it follows the timestep.",
             search_aliases=["EllaEncode", "EllaTextEncode", "T5TextEncode #ELLA", "long prompt", "prompt"],
             inputs=[
-                Connector.Input("ella", tooltip="From Load ELLA Model."),
-                TextEncoder.Input("text_encoder", tooltip="From Load ELLA Text Encoder."),
+                ConnectorType.Input("ella", tooltip="From Load ELLA Model."),
+                TextEncoderType.Input("text_encoder", tooltip="From Load ELLA Text Encoder."),
                 io.String.Input(
                     "text",
                     multiline=True,

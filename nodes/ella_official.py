@@ -10,13 +10,13 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..ella.schedule import RecomputeOptions
-from .ella import CATEGORY, Connector, TextEncoder
+from .ella import CATEGORY
 from .host import ella_files, ella_official
 from .host.ella_sampling import patch_model
 from .host.ella_t5 import TRAINED_LENGTH, load_text_encoder
+from .types import ConnectorType, EmbedsType, TextEncoderType
 
 OFFICIAL = f"{CATEGORY}/saved with ComfyUI-ELLA"
-Embeds = io.Custom("ELLA_PROMPT_EMBEDS")
 DTYPES = {"auto": "as trained", "FP16": "as trained", "FP32": "float32"}
 
 
@@ -52,7 +52,7 @@ class ELLACompatTextEncoderLoader(io.ComfyNode):
                     tooltip="auto and FP16: as ELLA was trained. FP32: single precision.",
                 ),
             ],
-            outputs=[TextEncoder.Output(display_name="T5_TEXT_ENCODER", tooltip="The text encoder.")],
+            outputs=[TextEncoderType.Output(display_name="T5_TEXT_ENCODER", tooltip="The text encoder.")],
         )
 
     @classmethod
@@ -76,10 +76,10 @@ class ELLACompatTextEncode(io.ComfyNode):
             is_deprecated=True,
             inputs=[
                 io.String.Input("text", multiline=True, dynamic_prompts=True, tooltip="The prompt."),
-                TextEncoder.Input("text_encoder", tooltip="The T5 text encoder."),
-                Embeds.Input("embeds", optional=True, tooltip="Embeds to which this text is added."),
+                TextEncoderType.Input("text_encoder", tooltip="The T5 text encoder."),
+                EmbedsType.Input("embeds", optional=True, tooltip="Embeds to which this text is added."),
             ],
-            outputs=[Embeds.Output(display_name="ELLA_EMBEDS", tooltip="The text's features.")],
+            outputs=[EmbedsType.Output(display_name="ELLA_EMBEDS", tooltip="The text's features.")],
         )
 
     @classmethod
@@ -100,13 +100,13 @@ class ELLACompatSetTimesteps(io.ComfyNode):
             is_deprecated=True,
             inputs=[
                 io.Model.Input("model", tooltip="Not used."),
-                Connector.Input("ella", tooltip="Passed on as it is."),
+                ConnectorType.Input("ella", tooltip="Passed on as it is."),
                 io.String.Input("scheduler", default="normal", tooltip="Not used."),
                 io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Not used."),
                 io.Float.Input("denoise", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="Not used."),
                 io.Sigmas.Input("sigmas", optional=True, tooltip="Not used."),
             ],
-            outputs=[Connector.Output(display_name="ELLA", tooltip="The connector, as it came in.")],
+            outputs=[ConnectorType.Output(display_name="ELLA", tooltip="The connector, as it came in.")],
         )
 
     @classmethod
@@ -125,8 +125,8 @@ class ELLACompatEncode(io.ComfyNode):
             search_aliases=["EllaEncode"],
             is_deprecated=True,
             inputs=[
-                Connector.Input("ella", tooltip="The connector."),
-                Embeds.Input("embeds", tooltip="The text's features."),
+                ConnectorType.Input("ella", tooltip="The connector."),
+                EmbedsType.Input("embeds", tooltip="The text's features."),
             ],
             outputs=[io.Conditioning.Output(display_name="CONDITIONING", tooltip="For any sampler.")],
         )
@@ -147,8 +147,8 @@ class ELLACompatEncodeText(io.ComfyNode):
             search_aliases=["EllaTextEncode"],
             is_deprecated=True,
             inputs=[
-                Connector.Input("ella", tooltip="The connector."),
-                TextEncoder.Input("text_encoder", tooltip="The T5 text encoder."),
+                ConnectorType.Input("ella", tooltip="The connector."),
+                TextEncoderType.Input("text_encoder", tooltip="The T5 text encoder."),
                 io.String.Input("text", multiline=True, dynamic_prompts=True, tooltip="The prompt for ELLA."),
                 io.Clip.Input("clip", optional=True, tooltip="Connected: CLIP's tokens follow ELLA's."),
                 io.String.Input(
@@ -184,9 +184,9 @@ class ELLACompatApply(io.ComfyNode):
             is_deprecated=True,
             inputs=[
                 io.Model.Input("model", tooltip="A Stable Diffusion 1.5 model."),
-                Connector.Input("ella", tooltip="The connector."),
-                Embeds.Input("positive", tooltip="Features of the prompt."),
-                Embeds.Input("negative", tooltip="Features of the negative prompt."),
+                ConnectorType.Input("ella", tooltip="The connector."),
+                EmbedsType.Input("positive", tooltip="Features of the prompt."),
+                EmbedsType.Input("negative", tooltip="Features of the negative prompt."),
                 io.Sigmas.Input("sigmas", optional=True, tooltip="Not used: the sampler's own sigmas count."),
             ],
             outputs=[
@@ -214,10 +214,10 @@ class ELLACompatCombineEmbeds(io.ComfyNode):
             search_aliases=["EllaCombineEmbeds"],
             is_deprecated=True,
             inputs=[
-                Embeds.Input("embeds", tooltip="Embeds."),
-                Embeds.Input("embeds_add", tooltip="Embeds to add."),
+                EmbedsType.Input("embeds", tooltip="Embeds."),
+                EmbedsType.Input("embeds_add", tooltip="Embeds to add."),
             ],
-            outputs=[Embeds.Output(display_name="ELLA_EMBEDS", tooltip="Both together.")],
+            outputs=[EmbedsType.Output(display_name="ELLA_EMBEDS", tooltip="Both together.")],
         )
 
     @classmethod
@@ -238,9 +238,9 @@ class ELLACompatCombineClip(io.ComfyNode):
             is_deprecated=True,
             inputs=[
                 io.Conditioning.Input("cond", tooltip="CLIP's conditioning; its first entry is used."),
-                Embeds.Input("embeds", tooltip="Embeds to which it is added."),
+                EmbedsType.Input("embeds", tooltip="Embeds to which it is added."),
             ],
-            outputs=[Embeds.Output(display_name="ELLA_EMBEDS", tooltip="Both together.")],
+            outputs=[EmbedsType.Output(display_name="ELLA_EMBEDS", tooltip="Both together.")],
         )
 
     @classmethod
@@ -260,7 +260,7 @@ class ELLACompatFromConditioning(io.ComfyNode):
             search_aliases=["ConditionToEllaEmbeds"],
             is_deprecated=True,
             inputs=[io.Conditioning.Input("cond", tooltip="CLIP's conditioning; its first entry is used.")],
-            outputs=[Embeds.Output(display_name="ELLA_EMBEDS", tooltip="The same as embeds.")],
+            outputs=[EmbedsType.Output(display_name="ELLA_EMBEDS", tooltip="The same as embeds.")],
         )
 
     @classmethod

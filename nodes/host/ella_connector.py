@@ -41,7 +41,8 @@ class EllaConnector:
         """Features of n texts, (1, L, input_dim) each -> tokens (n, latents, width) on the load device."""
         device = self.patcher.load_device
         features = [x.to(device=device, dtype=self.dtype) for x in features]
-        return self.patcher.model(features, torch.tensor([timestep], device=device))
+        with torch.no_grad():  # also where the caller takes gradients of the latent
+            return self.patcher.model(features, torch.tensor([timestep], device=device))
 
 
 def load_connector(name: str) -> EllaConnector:

@@ -63,9 +63,8 @@ class TimestepAware:
             for key, entry in c["model_conds"].items():
                 values = getattr(entry, "cond", None)
                 if is_timed(values):
-                    out["model_conds"][key] = entry._copy_with(
-                        resolve(values, current, x.device) if active else plain(values).to(x.device)
-                    )
+                    tokens = resolve(values, current, x.device) if active else plain(values).to(x.device)
+                    out["model_conds"][key] = entry._copy_with(_usable(tokens))
                 elif key == "c_crossattn":  # the host batches only conditions on the same device
                     out["model_conds"][key] = entry._copy_with(plain(values).to(x.device))
             return _without_own_hook(out)
@@ -114,6 +113,11 @@ def _with_connectors(cond: dict) -> dict:
 
 def _carries_tokens(cond: dict) -> bool:
     return any(is_timed(getattr(entry, "cond", None)) for entry in cond["model_conds"].values())
+
+
+def _usable(tokens: torch.Tensor) -> torch.Tensor:
+    """Remembered tokens were made in inference mode; where gradients are taken outside of it, a copy is needed."""
+    return tokens.clone() if tokens.is_inference() and not torch.is_inference_mode_enabled() else tokens
 
 
 def _texts_in_use(conds, sigma: torch.Tensor) -> list[EllaText]:

@@ -371,3 +371,28 @@ def test_remembered_timesteps_are_bounded_and_freed_with_the_conditioning(graph)
     del text, positive
     gc.collect()
     assert alive() is None
+
+
+def test_gradients_of_the_latent_can_be_taken_with_ella_conditioning(graph):
+    """What LMD's guidance does: a call of the model with gradients, outside inference mode."""
+    positive = graph.ella("one", "ELLA + CLIP")
+    gradients = []
+
+    def guided(executor, model, conds, x, sigma, model_options):
+        with torch.inference_mode(False), torch.enable_grad():
+            latent = x.clone().requires_grad_(True)
+            read = []
+            executor(model, [[{**c, "model_conds": dict(c["model_conds"])} for c in conds[0]]], latent, sigma.clone(), {
+                **model_options, "model_function_wrapper": lambda f, a: read.append(a["c"]["c_crossattn"]) or a["input"],
+            })  # fmt: skip
+            (latent * read[0].mean()).sum().backward()
+            gradients.append(latent.grad is not None and not read[0].is_inference())
+        return executor(model, conds, x, sigma, model_options)
+
+    model = graph.patched.clone()
+    wrappers = model.wrappers["calc_cond_batch"]
+    mine = wrappers.pop("ella_lmd_timestep_aware")
+    model.add_wrapper_with_key("calc_cond_batch", "guidance", guided)
+    wrappers["ella_lmd_timestep_aware"] = mine
+    assert graph.sample(positive, graph.ella("", "ELLA + CLIP"), model=model).isfinite().all()
+    assert gradients == [True] * 3

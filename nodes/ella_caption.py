@@ -1,0 +1,82 @@
+"""Caption upsampling: the long form of a short prompt, from a language model."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..ella.upsample import caption_from_reply, needs_upsampling, upsampling_request
+from .ella import CATEGORY
+from .host.text_generation import generate
+
+REPLY, MODEL = "reply text", "text model"
+
+
+class ELLALongCaption(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ELLALongCaption",
+            display_name="ELLA Long Caption",
+            category=CATEGORY,
+            description="Has a language model write the long form of a short prompt, which ELLA's authors recommend: "
+            "ELLA was trained on long descriptions. Prompts that are long already pass unchanged.",
+            search_aliases=["caption upsampling", "prompt enhance", "prompt expansion", "LLM"],
+            inputs=[
+                io.String.Input("prompt", multiline=True, default="", tooltip="The short prompt."),
+                io.DynamicCombo.Input(
+                    "source",
+                    options=[
+                        io.DynamicCombo.Option(
+                            REPLY,
+                            [
+                                io.String.Input(
+                                    "reply",
+                                    multiline=True,
+                                    default="",
+                                    tooltip="A language model's answer to the instruction, connected from any node "
+                                    "that gives text or pasted from a chat. Empty: the prompt passes unchanged.",
+                                )
+                            ],
+                        ),
+                        io.DynamicCombo.Option(
+                            MODEL,
+                            [
+                                io.Clip.Input("clip", tooltip="A text model that can write, from Load CLIP."),
+                                io.Int.Input(
+                                    "seed",
+                                    default=0,
+                                    min=0,
+                                    max=2**64 - 1,
+                                    control_after_generate=True,
+                                    tooltip="Another seed gives another caption.",
+                                ),
+                            ],
+                        ),
+                    ],
+                    tooltip="reply text: the answer of any language model. text model: one that ComfyUI itself runs.",
+                ),
+                io.Boolean.Input(
+                    "short_only",
+                    default=True,
+                    tooltip="Leave prompts of 25 words and more, and empty ones, as they are.",
+                ),
+            ],
+            outputs=[
+                io.String.Output(display_name="caption", tooltip="The long caption, for ELLAEncode."),
+                io.String.Output(display_name="instruction", tooltip="What to ask a language model, for pasting."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, prompt: str, source: dict, short_only: bool = True) -> io.NodeOutput:
+        request = upsampling_request(prompt)
+        if not prompt.strip() or (short_only and not needs_upsampling(prompt)):
+            return io.NodeOutput(prompt, request)
+        if source["source"] == MODEL:
+            reply = generate(source.get("clip"), request, source["seed"], max_tokens=256)
+        else:
+            reply = source.get("reply") or ""
+        return io.NodeOutput(caption_from_reply(reply, prompt), request)
+
+
+NODES = [ELLALongCaption]
