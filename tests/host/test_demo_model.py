@@ -1,0 +1,166 @@
+"""The demo model in the host: it loads whole, every stock node takes it, and its pictures follow their prompts."""
+
+import logging
+
+import folder_paths
+import numpy
+import pytest
+import torch
+from ella_lmd.demo import data, detect, latents, model, world
+from ella_lmd.nodes.demo import LMDDemoModel
+from ella_lmd.nodes.host import attention, demo_model
+from safetensors.torch import save_file
+
+import nodes
+
+PROMPT = "A realistic photo of a scene with a red circle"
+
+
+@pytest.fixture(scope="module")
+def demo():
+    """(MODEL, CLIP, VAE) as the node gives them."""
+    with torch.inference_mode():
+        return LMDDemoModel.execute().args
+
+
+def encode(clip, text):
+    return nodes.CLIPTextEncode().encode(clip, text)[0]
+
+
+def sample(demo, prompt, sampler="ddim", scheduler="ddim_uniform", steps=20, seed=0, batch=1, cfg=5.0, unet=None):
+    latent = nodes.EmptyLatentImage().generate(model.IMAGE_SIZE, model.IMAGE_SIZE, batch)[0]
+    return nodes.KSampler().sample(
+        unet or demo[0], seed, steps, cfg, sampler, scheduler, encode(demo[1], prompt), encode(demo[1], ""), latent
+    )[0]["samples"]
+
+
+def pictures(demo, samples):
+    return (demo[2].decode(samples).numpy() * 255).round().astype(numpy.uint8)
+
+
+def test_all_weights_are_there_and_small(caplog):
+    assert model.WEIGHTS.stat().st_size <= 12e6
+    with caplog.at_level(logging.DEBUG):
+        unet, clip, vae = demo_model.load()
+    assert not [r.message for r in caplog.records if "missing" in r.message.lower()]
+    parts = (unet.model.diffusion_model, clip.cond_stage_model.clip_l.transformer, vae.first_stage_model)
+    assert all(torch.isfinite(p).all() and p.float().abs().sum() > 0 for m in parts for p in m.parameters())
+
+
+def test_missing_weights_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.safetensors.*demo/README\.md"):
+        demo_model.load(tmp_path / "nowhere.safetensors")
+
+
+def test_lmd_finds_its_layers_by_the_rule_of_sd15(demo):
+    unet = demo[0].model.diffusion_model
+    assert [str(x) for x in attention.guided_layers(unet)] == ["middle.0", "output.0", "output.1"]
+    assert str(attention.mask_layer(unet)) == "input.3"
+    guided = unet.get_submodule("middle_block.1.transformer_blocks.0.attn2")
+    assert guided.heads == 8
+
+
+def test_noise_schedule_is_that_of_sd15(demo, sd15):
+    own, other = (m.get_model_object("model_sampling") for m in (demo[0], sd15[0]))
+    torch.testing.assert_close(own.sigmas, other.sigmas)
+    assert [c.__name__ for c in type(own).__mro__] == [c.__name__ for c in type(other).__mro__]
+
+
+def test_tokens_keep_their_places(demo):
+    (pairs,) = demo[1].tokenize("a red star")["l"]
+    assert len(pairs) == 77 and pairs[0][0] == 49406 and pairs[4][0] == 49407
+    one, other = (encode(demo[1], text)[0][0] for text in ("a red star", "a red moon"))
+    assert one.shape == (1, 77, model.CONTEXT)
+    same = (one - other).abs().amax((0, 2)) < 1e-5
+    assert same[:3].all() and not same[3]
+
+
+def test_foreign_words_are_one_unknown_word(demo):
+    one, other = (encode(demo[1], f"a {word} star")[0][0] for word in ("bonsai", "parliament"))
+    assert len(demo[1].tokenize("bonsai")["l"][0]) == 77
+    torch.testing.assert_close(one[:, :3], other[:, :3])
+    assert (one - encode(demo[1], "a red star")[0][0]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("sampler", "scheduler"),
+    [("euler", "normal"), ("euler_ancestral", "karras"), ("dpmpp_2m", "karras"), ("uni_pc", "simple"), ("lcm", "beta")],
+)
+def test_samplers_agree_on_what_is_drawn(demo, sampler, scheduler):
+    drawn = sample(demo, PROMPT, sampler, scheduler, steps=12, batch=2)
+    assert drawn.shape == (2, 4, 16, 16) and torch.isfinite(drawn).all()
+    assert 0.3 < (drawn * model.LATENT_SCALE).std() < 1.6
+
+
+def test_pictures_follow_their_prompts(demo):
+    right = 0
+    for colour, kind in (("red", "circle"), ("blue", "square"), ("yellow", "heart"), ("white", "star")):
+        drawn = pictures(demo, sample(demo, f"A realistic photo of a scene with a {colour} {kind}", batch=4, seed=5))
+        right += sum(any((d.colour, d.kind) == (colour, kind) for d in detect.detect(p)) for p in drawn)
+    assert right >= 11, f"{right} of 16"
+
+
+def test_encoder_and_decoder_agree_with_the_formula(demo):
+    scenes = [data.scene(99, i)[0] for i in range(8)]
+    images = torch.stack([torch.from_numpy(numpy.array(world.render(s))).float() / 255 for s in scenes])
+    exact = latents.of_images(images.movedim(-1, 1) * 2 - 1)
+    encoded = nodes.VAEEncode().encode(demo[2], images)[0]["samples"]
+    assert (encoded * model.LATENT_SCALE - exact).square().mean() < 0.05
+    decoded = nodes.VAEDecode().decode(demo[2], {"samples": exact / model.LATENT_SCALE})[0]
+    assert decoded.shape == images.shape
+    assert (decoded - images).abs().mean() < 0.04
+
+
+def test_image_to_image_and_masks(demo):
+    images = torch.from_numpy(numpy.array(world.render(data.scene(3, 1)[0]))).float()[None] / 255
+    latent = nodes.VAEEncode().encode(demo[2], images)[0]
+    mask = torch.zeros(1, 128, 128)
+    mask[:, :, :64] = 1
+    masked = nodes.SetLatentNoiseMask().set_mask(latent, mask)[0]
+    arguments = (demo[0], 1, 10, 5.0, "euler", "normal", encode(demo[1], PROMPT), encode(demo[1], ""))
+    drawn = nodes.KSampler().sample(*arguments, masked, denoise=0.8)[0]["samples"]
+    torch.testing.assert_close(drawn[..., 9:], latent["samples"][..., 9:], atol=1e-3, rtol=0)
+    assert (drawn[..., :7] - latent["samples"][..., :7]).abs().mean() > 0.1
+
+
+@pytest.fixture
+def lora(tmp_path):
+    """A LoRA file for one attention of the denoiser and one of the text encoder."""
+    torch.manual_seed(0)
+    weights = {}
+    for key in (
+        "lora_unet_middle_block_1_transformer_blocks_0_attn2_to_v",
+        "lora_te_text_model_encoder_layers_0_mlp_fc1",
+    ):
+        outputs = 256 if "fc1" in key else 128
+        weights[f"{key}.lora_down.weight"] = torch.randn(4, 128)
+        weights[f"{key}.lora_up.weight"] = torch.randn(outputs, 4)
+    path = tmp_path / "demo_lora.safetensors"
+    save_file(weights, path)
+    folder_paths.add_model_folder_path("loras", str(tmp_path))
+    return path
+
+
+def test_a_lora_changes_denoiser_and_text_encoder(demo, lora):
+    changed = nodes.LoraLoader().load_lora(demo[0], demo[1], lora.name, 1.0, 1.0)
+    assert (encode(changed[1], PROMPT)[0][0] - encode(demo[1], PROMPT)[0][0]).abs().max() > 0.01
+    before = sample(demo, PROMPT, steps=4)
+    assert (sample((*changed, demo[2]), PROMPT, steps=4) - before).abs().max() > 0.01
+    torch.testing.assert_close(sample(demo, PROMPT, steps=4), before)
+
+
+def test_a_lora_hook_changes_the_denoiser_while_sampling(demo, lora, extra_nodes):
+    hooks = extra_nodes["CreateHookLora"]().create_hook(lora.name, 1.0, 0.0)[0]
+    hooked = extra_nodes["SetClipHooks"]().apply_hooks(demo[1], schedule_clip=False, apply_to_conds=True, hooks=hooks)[
+        0
+    ]
+    before = sample(demo, PROMPT, steps=4)
+    assert (sample((demo[0], hooked, demo[2]), PROMPT, steps=4) - before).abs().max() > 0.01
+    torch.testing.assert_close(sample(demo, PROMPT, steps=4), before)
+
+
+def test_other_sizes_work(demo):
+    latent = nodes.EmptyLatentImage().generate(192, 96, 1)[0]
+    arguments = (demo[0], 1, 4, 5.0, "euler", "normal", encode(demo[1], PROMPT), encode(demo[1], ""))
+    drawn = nodes.KSampler().sample(*arguments, latent)[0]
+    assert nodes.VAEDecode().decode(demo[2], drawn)[0].shape == (1, 96, 192, 3)
