@@ -221,7 +221,7 @@ class Chunker:
     def _count(self) -> tuple[int | None, bool]:
         """Reads number words at the cursor: `(count, vague)`."""
         low = self.low[self.at]
-        number = int(low) if low.isdigit() and len(low) < 6 else lexicon.NUMBERS.get(low)
+        number = int(low) if low.isascii() and low.isdigit() and len(low) < 6 else lexicon.NUMBERS.get(low)
         if number is None and "-" in low:
             tens, _, ones = low.partition("-")
             if lexicon.NUMBERS.get(tens, 0) >= 20 and ones in lexicon.NUMBERS:
@@ -306,7 +306,7 @@ class Chunker:
                 break
             if low in lexicon.DETERMINERS:
                 break
-            if taken and (low in lexicon.NUMBERS or low.isdigit()) and self._starts_noun(self.at + 1):
+            if taken and (low in lexicon.NUMBERS or low.isdecimal()) and self._starts_noun(self.at + 1):
                 break
             if not taken and low in verbs.HAVE:
                 break

@@ -133,9 +133,6 @@ class Memory:
         pair = noun.head in words.PAIR_NOUNS
         mass = noun.head in lexicon.MASS and noun.count is None and noun.det not in ("a", "an")
         count, counted = noun.count or 1, noun.count is not None
-        if noun.count == 0:
-            self._absent(noun)
-            return []
         if noun.plural and noun.count is None and not mass and not pair:
             count = 2 if noun.det in ("both",) else 3
             self.scene.note(f'"{noun.source}": no number given, {count} drawn')
@@ -193,6 +190,8 @@ class Memory:
             kind = "in"
         if kind == "in" and targets[0].head in lexicon.SUPPORTS - lexicon.CONTAINERS:
             kind = "on"
+        if kind in ("loose", "from", "during"):
+            kind = "near"
         self.scene.relations.append(Relation(kind, tuple(subjects), tuple(targets)))
 
 

@@ -207,7 +207,7 @@ class Nouns(Places):
         mode = self.mode[0] if self.mode else ""
         if not noun.head or noun.head in ("one", "other", "ones", "others") or self._one_of(noun):
             self._instance(noun)
-        elif mode == "neg":
+        elif mode == "neg" or noun.count == 0:
             self._absent(noun)
         elif mode == "is":
             self._predicate(noun)
