@@ -169,7 +169,8 @@ def contact_sheet(
     from PIL import Image, ImageDraw
 
     side, gap, text = 128, 6, 30
-    chosen = sorted({round(i * (len(prompts) - 1) / max(1, most - 1)) for i in range(min(most, len(prompts)))})
+    lines = min(most, len(prompts))
+    chosen = [round(i * (len(prompts) - 1) / max(1, lines - 1)) for i in range(lines)]
     sheet = Image.new("RGB", ((side + gap) * (len(results) + 1), (side + gap + text) * len(chosen) + 16), "white")
     draw = ImageDraw.Draw(sheet)
     for column, name in enumerate(["layout", *results]):
