@@ -1,0 +1,125 @@
+"""ELLA's graphs in a real ComfyUI server over HTTP, with small models under the real names."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from ella_lmd.tests import ella_models
+from PIL import Image
+from safetensors.torch import save_file
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(1, str(ROOT / "tools"))
+
+import comfy_server  # noqa: E402
+import graph as graphs  # noqa: E402
+import make_ella_workflows as ours  # noqa: E402
+
+STEPS, SIZE = 2, 64
+CHECKPOINTS = (ours.CHECKPOINT, "awpainting_v12.safetensors", "revAnimated_v11.safetensors")
+ENCODERS = (ours.ENCODER, "models--google--flan-t5-xl-text-encoder")
+
+
+def small_models(folder: Path) -> dict[str, Path]:
+    """{"checkpoints/name": file, ...} of small models; ComfyUI's classes give them their layout."""
+    host = str(comfy_server.host_path())
+    if host not in sys.path:
+        sys.path.insert(0, host)
+    import comfy.options
+
+    sys.argv = [sys.argv[0], "--cpu"]
+    comfy.options.enable_args_parsing()
+    spec = importlib.util.spec_from_file_location("test_models", ROOT / "tests" / "models.py")
+    test_models = importlib.util.module_from_spec(spec)
+    sys.modules["test_models"] = test_models
+    spec.loader.exec_module(test_models)
+    import comfy.cldm.cldm
+    import comfy.ops
+
+    config = {
+        k: v for k, v in test_models.UNETS["sd15"].items() if k not in ("out_channels", "transformer_depth_output")
+    }
+    control = comfy.cldm.cldm.ControlNet(
+        **config, hint_channels=3, device="meta", dtype=torch.float32, operations=comfy.ops.disable_weight_init
+    )
+    save_file(test_models.fill(control, "control_model."), folder / "control.safetensors")
+    name = "lora_unet_mid_block_attentions_0_proj_in"
+    lora = {f"{name}.lora_up.weight": torch.ones(320, 1) * 0.1, f"{name}.lora_down.weight": torch.ones(1, 320)}
+    save_file(lora, folder / "lora.safetensors")
+    models = {f"checkpoints/{n}": test_models.sd15_checkpoint() for n in CHECKPOINTS}
+    models |= {f"loras/{n}": folder / "lora.safetensors" for n in (ours.LORA, "blindbox_v1_mix.safetensors")}
+    models[f"controlnet/{ours.CONTROLNET}"] = folder / "control.safetensors"
+    for encoder in ENCODERS:
+        ella_models.write(folder, ours.ELLA, encoder)
+        models[f"ella_encoder/{encoder}"] = folder / "ella_encoder" / encoder
+    return models | {f"ella/{ours.ELLA}": folder / "ella" / ours.ELLA}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    base = comfy_server.prepare(tmp_path_factory.mktemp("base"), small_models(tmp_path_factory.mktemp("models")))
+    Image.new("RGB", (SIZE, SIZE), (120, 60, 30)).save(base / "input" / "example.png")
+    with comfy_server.server(base, cpu=True) as running:
+        yield running
+
+
+def small(prompt: dict) -> dict:
+    for node in prompt.values():
+        inputs = node["inputs"]
+        if node["class_type"] == "EmptyLatentImage":
+            inputs.update(width=SIZE, height=SIZE)
+        if isinstance(inputs.get("steps"), int):
+            inputs["steps"] = STEPS
+    return prompt
+
+
+def run(server, workflow: dict, info: dict) -> str:
+    """Run a saved graph; returns what the server logged meanwhile."""
+    before = len(server.log.read_text())
+    files = server.files(server.run(small(graphs.to_api(workflow, info))))
+    assert files and all(Image.open(f).size == (SIZE, SIZE) for f in files)
+    log = server.log.read_text()[before:]
+    assert "Traceback" not in log
+    return log
+
+
+@pytest.mark.parametrize("name", ours.GRAPHS)
+def test_each_workflow_of_ella_runs_and_follows_the_timestep(server, name):
+    workflow = json.loads((ROOT / "workflows" / f"{name}.json").read_text())
+    log = run(server, workflow, server.get("/object_info"))
+    assert "TimestepAwareConditioning" not in log, "a warning that the conditioning is not followed"
+
+
+@pytest.mark.parametrize("name", ["workflow_example", "workflow_ella_text_encode", "workflow_lora_positive_ella_only"])
+def test_a_graph_of_the_official_pack_runs_after_the_exchange_that_the_server_offers(server, shared, name):
+    """The exchange as the front end makes it: from the server's own table of replacements."""
+    path = shared / "data" / "official_ella_workflows" / f"{name}.workflow.json"
+    workflow = json.loads(path.read_text())
+    info, table = server.get("/object_info"), server.get("/node_replacements")
+    for node in workflow["nodes"]:
+        if node["type"] not in info:
+            exchange(node, table[node["type"]][0], info)
+    assert "TimestepAwareConditioning" not in run(server, workflow, info)
+
+
+def exchange(node: dict, replacement: dict, info: dict) -> None:
+    by_old = dict(zip(replacement["old_widget_ids"], node.get("widgets_values", [])))
+    names = {m["old_id"]: m["new_id"] for m in replacement["input_mapping"]}
+    values = {names[old]: value for old, value in by_old.items()}
+    node["type"] = replacement["new_node_id"]
+    for socket in node.get("inputs", []):
+        socket["name"] = names[socket["name"]]
+    widgets = graphs.widgets(info[node["type"]], values)
+    node["widgets_values"] = [values.get(name, options.get("default")) for name, options in widgets]
+
+
+def test_a_missing_model_is_refused_with_the_searched_folders(server):
+    prompt = {"1": {"class_type": "ELLAModelLoader", "inputs": {"ella_name": "absent.safetensors"}},
+              "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}}}  # fmt: skip
+    status, reply = server.post("/prompt", {"prompt": prompt})
+    text = json.dumps(reply)
+    assert status == 400
+    assert str(server.base / "models" / "ella") in text and ours.ELLA in text
