@@ -243,16 +243,22 @@ def _slots(blocks: list[Block], axis: int) -> list[tuple[list[Block], tuple[floa
     centre = middle + free
     if not low and not high:
         return [(centre, (0.0, 1.0))]
-    if low and high and centre:
-        cuts = (0.0, 0.34, 0.66, 1.0)
-    elif low and high:
-        cuts = (0.0, 0.5, 0.5, 1.0)
-    elif low:
-        cuts = (0.0, 0.34, 0.66, 1.0) if middle else (0.0, 0.42, 1.0, 1.0) if centre else (0.0, 0.5, 0.5, 1.0)
-    else:
-        cuts = (0.0, 0.34, 0.66, 1.0) if middle else (0.0, 0.0, 0.58, 1.0) if centre else (0.0, 0.5, 0.5, 1.0)
-    parts = ((low, cuts[:2]), (centre, cuts[1:3]), (high, cuts[2:]))
-    return [(p, span) for p, span in parts if p]
+    needs = [_extent(part, axis) for part in (low, centre, high)]
+    if not centre or (middle and not (low and high)):  # a lone side keeps its half, a named middle stays in the middle
+        widest = max(needs)
+        needs = [max(needs[0], needs[2])] * 3 if centre else [widest, 0.0, widest]
+        needs[1] = widest if centre else 0.0
+    cuts = [sum(needs[:i]) / sum(needs) for i in range(4)]
+    parts = ((low, cuts[0:2]), (centre, cuts[1:3]), (high, cuts[2:4]))
+    return [(part, (start, end)) for part, (start, end) in parts if part]
+
+
+def _extent(blocks: list[Block], axis: int) -> float:
+    """Roughly the room that blocks want along one axis."""
+    if not blocks:
+        return 0.0
+    bounds = [b.bounds() for b in blocks]
+    return max((b.w, b.h)[axis] for b in bounds) * math.sqrt(len(blocks)) + 2 * MARGIN
 
 
 def _align(blocks: list[Block], axis: int) -> float:
@@ -281,7 +287,7 @@ def _fit(blocks: list[Block], cell: Rect, align: tuple[float, float], canvas: fl
     inner = _inner(cell, canvas)
     whole = flow(blocks, inner.w, inner.h)
     b = whole.bounds()
-    stretch = 1.28
+    stretch = 1.4
     sx = min(inner.w / b.w, scale * stretch if inner.w / b.w > scale * 1.05 else scale)
     sy = min(inner.h / b.h, scale * stretch if inner.h / b.h > scale * 1.05 else scale)
     if scale < min(inner.w / b.w, inner.h / b.h) * 0.999:  # held back on purpose: keep the shape

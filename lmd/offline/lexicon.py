@@ -55,7 +55,7 @@ CONJUNCTIONS = word_set("and or nor but while plus as & whereas though although 
 RELATIVES = word_set("that which who whose whom where when")
 ADVERBS = word_set(
     """
-    very exactly asleep awake afloat just only also then here still together away fast upside down up around
+    very exactly outside asleep awake afloat just only also then here still together away fast upside down up around
     nearby high low there too now not back forward apart alone outdoors indoors aloft overhead sideways
     underwater upright respectively perfectly
     """

@@ -26,6 +26,8 @@ class Memory:
         self.mentions: list[Thing] = []
         self.host: Thing | None = None  # what "with ..." belongs to
         self.in_place = False  # the last noun named a place
+        self.verb = ""  # the last one, as written
+        self.listed: tuple[Thing, int] | None = None  # "three people: ..." and how many things there were
         self.each: Thing | None = None  # "..., each with ..."
 
     def _peek(self, n: int = 1) -> Piece:
@@ -81,6 +83,10 @@ class Memory:
             self.subjects, self.recent, self.settled = [groups[-1]], [groups[-1]], False
             self.each = groups[-1] if noun.det == "each" else None
             return
+        if noun.det in ("both", "all") and len(self.scene.things) > 1:
+            self.subjects = self.scene.things[-2:] if noun.det == "both" else list(self.scene.things)
+            self.recent, self.settled = self.subjects[-1:], False
+            return
         left = [t for t in self.scene.things if t.group and not t.claimed]
         if not left and groups:
             left = self._split(groups[-1])
@@ -131,7 +137,8 @@ class Memory:
             self.mentions.append(known)
             return same if noun.plural else [known]
         pair = noun.head in words.PAIR_NOUNS
-        mass = noun.head in lexicon.MASS and noun.count is None and noun.det not in ("a", "an")
+        mass = noun.head in lexicon.MATTER - {"star", "cloud", "wall", "light"} and not noun.det and noun.count is None
+        mass = mass or noun.head in lexicon.MASS and noun.count is None and noun.det not in ("a", "an")
         count, counted = noun.count or 1, noun.count is not None
         if noun.plural and noun.count is None and not mass and not pair:
             count = 2 if noun.det in ("both",) else 3

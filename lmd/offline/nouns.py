@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import words
-from . import lexicon
+from . import lexicon, verbs
 from .chunks import NounPhrase, Piece, is_animate
 from .memory import plain
 from .places import Places
@@ -28,6 +28,11 @@ class Nouns(Places):
         )
         if noun.det not in lexicon.POSSESSIVES or not part:
             return False
+        if self.recent and subjects and not set(self.recent) & set(subjects):  # "carrying a bag on her back"
+            if kind == "on":
+                self._relate(kind, self.recent, subjects[-1:])
+            self.mode, self.settled = (), True
+            return True
         owners = [t for t in self.mentions if t not in subjects and t in self.scene.things]
         owners = [t for t in owners if t.animate] or owners
         together = [{*r.subjects, *r.targets} for r in self.scene.relations]
@@ -39,6 +44,11 @@ class Nouns(Places):
     def _relation_target(self, noun: NounPhrase) -> None:
         _, kind, subjects = self.mode
         if self._own_part(noun, kind, subjects or []):
+            return
+        part = noun.det == "the" and noun.head in lexicon.PARTS and not self._known(noun) and kind == "from"
+        stared_at = self._peek(-1).text == "at" and self.verb in verbs.STARE and noun.head in lexicon.MATTER
+        if part or stared_at:
+            self.mode = ()
             return
         if noun.head in ("style",) and kind == "in":
             self.scene.tags.append(f"in {plain(noun)}")
@@ -106,6 +116,7 @@ class Nouns(Places):
             or head in lexicon.PARTS
             or head in lexicon.CLOTHES
             or head in lexicon.MASS
+            or (head in lexicon.MATTER and not noun.det and noun.count is None)
         )
         if host is not None and part and following not in ("relation", "position"):
             host.tail = (
@@ -213,7 +224,8 @@ class Nouns(Places):
             self._predicate(noun)
         elif mode == "wear":
             text = f"{self.mode[1]} {plain(noun)}"
-            for thing in self.recent[-1:] if self.mode[1] == "made of" else self.subjects or self.recent[-1:]:
+            both = self.mode[1] == "wearing" and len(self.subjects) == 2 and not any(t.worn for t in self.subjects)
+            for thing in self.subjects if both else self.recent[-1:] or self.subjects[-1:]:
                 thing.worn = f"{thing.worn} and {plain(noun)}" if thing.worn else text
             if not (self._peek().kind == "and" and _clothing(self._peek(2))):
                 self.mode = ()

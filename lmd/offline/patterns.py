@@ -38,6 +38,7 @@ RELATIONS = [
     (r"(?:(?:much|far|slightly|twice as|a bit) )?(?:bigger|larger|taller|higher|wider|longer|fatter|heavier) than|"
      r"(?:(?:twice|three times|much|almost|nearly) )?as (?:big|large|tall|high) as", "bigger"),
     (r"(?:(?:much|far|slightly|a bit) )?(?:smaller|shorter|thinner|tinier|lower|narrower|lighter) than", "smaller"),
+    (r"outside(?: of)?(?= (?:a|an|the|its|their|my|his|her)\b)", "near"),
     (r"during|before|after|until|since", "during"),
     (r"from|out of|off", "from"),
     (r"like|for|to|about|than|via|per", "loose"),
@@ -59,6 +60,9 @@ POSITIONS = [
      + r" (?:shows|has|contains|features|depicts|holds|is)(?= )|the (?:left|right|top|upper|bottom|lower) "
      "(?:half|side|part|"
      r"third)(?= (?:a|an|the|two|three|some)\b)", "corner"),
+    (r"(?:as )?(?:viewed|seen|shot|photographed|taken) from (?:above|below|behind|afar|a distance|the \w+)", "view"),
+    (r"(?:to|on|at) (?:its|their|his|her) (?:left|right)(?:[- ]hand side| side)?"
+     r"(?! (?:hand|foot|arm|leg|paw|shoulder|wing|ear|eye|side)\b)", "own side"),
     (r"in the background" + _PICTURE, "background"),
     (r"(?:in|at|into) the (?:far )?(?:distance|back)" + _PICTURE + r"(?! of\b)", "background"),
     (r"in the foreground" + _PICTURE + r"|(?:in|at|up) (?:the )?front(?! of\b)", (None, 0.85)),

@@ -50,7 +50,9 @@ class Places(Memory):
         if kind == "on":
             return scenery and head not in ("bridge", "wall", "cloud", "moon") or head == "wall" and noun.det != "a"
         if kind in ("under", "below"):
-            return head in lexicon.SKY or last in lexicon.SKY or head in ("rain", "snow", "sunlight", "shade")
+            return (
+                head in lexicon.SKY or last in lexicon.SKY or head in ("rain", "snow", "sunlight", "shade", "ceiling")
+            )
         if kind in ("above", "along", "behind", "front"):
             return scenery and head not in lexicon.BUILT - {
                 "village",

@@ -41,6 +41,8 @@ class Reader(Nouns):
     def _on_comma(self, piece: Piece) -> None:
         if self.mode[:1] in (("relation",), ("verb",)):
             self.mode = ()
+        if piece.text == ":" and self.recent and self.recent[-1].count > 1:
+            self.listed, self.subjects = (self.recent[-1], len(self.scene.things)), []
         if self.mode[:1] == ("neg",) and not (
             self._peek().kind in ("np", "or", "and") and self._bare(self._peek(1 if self._peek().kind == "np" else 2))
         ):
@@ -108,7 +110,7 @@ class Reader(Nouns):
             self.mode = ("is",)
 
     def _on_verb(self, piece: Piece) -> None:
-        verb = piece.value
+        verb = self.verb = piece.value
         if self.mode[:1] == ("neg",):
             return
         if self.settled and self._peek(-1).kind in ("comma", "and") and self.subjects:
@@ -130,6 +132,14 @@ class Reader(Nouns):
     def _on_position(self, piece: Piece) -> None:
         where = piece.value
         if where == "skip":
+            return
+        if where == "view":
+            self.scene.tags.append(piece.text)
+            return
+        if where == "own side":
+            side = "left" if "left" in piece.text else "right"
+            self._relate(side, self.subjects or self.recent, self._antecedent("it"))
+            self.settled = True
             return
         before, following = self._peek(-1).kind, self._kind_after()
         if where == "background" and not (before in ("stop", "comma", "and") and following in ("np", "there")):
@@ -154,7 +164,7 @@ class Reader(Nouns):
                 self._place(self.subjects, (None, 0.15))
         elif self.subjects or self.recent:
             self._place(self.subjects or self.recent, where)
-        self.settled = True
+        self.settled = where != "row"
 
     def _on_order(self, piece: Piece) -> None:
         self._in_order(piece.value, self.scene.things if len(self.subjects) < 2 else self.subjects)
@@ -171,6 +181,8 @@ class Reader(Nouns):
             if kind not in ("loose", "near", "along", "from", "during"):
                 self.scene.note(f'not understood: "{piece.text}" with nothing after it')
             return
+        if kind == "from" and self.verb in ("hanging", "hangs", "hang", "hung", "dangling"):
+            kind = "under"
         before = self._peek(-1).kind
         if before in ("comma", "and", "but") and self.subjects and not self._inverted():
             self.mode = ("relation", kind, list(self.subjects))
@@ -219,6 +231,11 @@ class Reader(Nouns):
 
     def _finish(self) -> None:
         scene = self.scene
+        if self.listed is not None:  # "three people: a man, a woman and a boy" are three
+            whole, start = self.listed
+            named = scene.things[start:]
+            if whole in scene.things and sum(t.count for t in named[: whole.count]) == whole.count:
+                scene.things.remove(whole)
         for thing in list(scene.things):
             if thing.head in scene.absent_heads and not thing.before and not thing.counted and thing.det != "a":
                 scene.note(f'"{thing.head}" is both wanted and excluded; it was drawn')

@@ -59,7 +59,8 @@ def _in(m: Block, a: Rect, home: Block, b: Rect) -> None:
         a = m.bounds()
         m.move(b.cx - a.cx, b.y - 0.4 * a.h - a.y)
     else:
-        m.scale(min(0.84 * b.w / a.w, 0.74 * b.h / a.h, 1.8))
+        biggest = max(r.w * r.h for r in m.rects.values())
+        m.scale(min(0.84 * b.w / a.w, 0.74 * b.h / a.h, math.sqrt(0.095 * b.w * b.h / biggest), 1.8))
         a = m.bounds()
         m.move(b.cx - a.cx, b.cy - 0.08 * b.h - a.cy)
 

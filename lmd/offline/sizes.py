@@ -99,7 +99,12 @@ FLYING = word_set(
 def size_of(thing: Thing) -> tuple[float, float]:
     """Width and height of one instance as shares of a square canvas's side, before everything is fitted."""
     head = thing.head.lower().split("-")[-1]
-    size = _SIZE_OF.get(head) or (0.43 if head.endswith(("man", "woman")) or head in lexicon.PEOPLE else 0.31)
+    kind = thing.before[-1].lower() if thing.before else ""  # "a mountain range" is of a mountain's size
+    size = (
+        _SIZE_OF.get(head)
+        or _SIZE_OF.get(kind)
+        or (0.43 if head.endswith(("man", "woman")) or head in lexicon.PEOPLE else 0.31)
+    )
     aspect = _VERY.get(head) or (0.55 if head in _TALL or head in lexicon.PEOPLE else 1.5 if head in _WIDE else 0.95)
     for word in thing.before:
         size *= _BIGGER.get(word.lower(), 1.0)

@@ -16,7 +16,7 @@ _REGULAR = """
     cast block protect guard attack lift drag tow park dock moor travel pass approach enter return meditate pray
     juggle conduct perform celebrate toast blow camp explore juggle knit sew iron sweep mow plant water harvest pick
     blossom tower loom overlook border flank adjoin support frolic gallop trot nibble munch snuggle cuddle lurk stalk
-    make tie bathe wade paddle kayak cycle skateboard snowboard use see observe examine inspect hand offer give
+    make tie bathe wade paddle kayak cycle skateboard snowboard use see go come observe examine inspect hand offer give
     """
 _PAST = word_set(
     """
@@ -30,6 +30,7 @@ _PAST = word_set(
 )
 # Verbs whose object the subject sits on, wears, contains, or simply has close by.
 RIDE = word_set("riding rides ride rode mounting straddling")
+STARE = word_set("looking staring gazing howling pointing barking looks stares gazes howls points barks")
 CROSS = word_set("crossing crosses cross climbing climbs climb")
 WEAR = word_set("wearing wears wear wore dressed clad")
 HAVE = word_set(
