@@ -26,6 +26,7 @@ class Memory:
         self.mentions: list[Thing] = []
         self.host: Thing | None = None  # what "with ..." belongs to
         self.in_place = False  # the last noun named a place
+        self.deferred: list[tuple[str, list[Thing]]] = []  # relations that wait for their target
         self.verb = ""  # the last one, as written
         self.listed: tuple[Thing, int] | None = None  # "three people: ..." and how many things there were
         self.each: Thing | None = None  # "..., each with ..."
@@ -125,6 +126,8 @@ class Memory:
         if noun.det not in ("the", "this", "that", "these", "those", "its", "their", "his", "her", "both", "each"):
             return None
         same = [t for t in self.scene.things if t.head == noun.head]
+        if not same and noun.head in lexicon.COLLECTIVES and not noun.tail:
+            same = [t for t in self.scene.things if t.count > 1]
         exact = [t for t in same if set(noun.before) <= set(t.before)]
         if noun.before:
             return exact[-1] if exact else None
@@ -133,7 +136,7 @@ class Memory:
     def _things(self, noun: NounPhrase) -> list[Thing]:
         known = self._known(noun)
         if known is not None:
-            same = [t for t in self.scene.things if t.head == noun.head and set(noun.before) <= set(t.before)]
+            same = [t for t in self.scene.things if t.head == known.head and set(noun.before) <= set(t.before)]
             self.mentions.append(known)
             return same if noun.plural else [known]
         pair = noun.head in words.PAIR_NOUNS
@@ -185,6 +188,8 @@ class Memory:
                 subjects, targets, kind = targets, subjects, "between"
             else:
                 kind = "near"
+        if kind == "around" and sum(t.count for t in subjects) == 1:
+            subjects[0].count = 2
         if kind in ("flanked", "around"):
             subjects, targets, kind = (
                 (targets, subjects, "between") if kind == "around" else (subjects, targets, "between")

@@ -75,6 +75,9 @@ class Nouns(Places):
             self.mode, self.recent, self.settled = (), things, True
             return
         kind = kind or self.mode[1]
+        for waiting, placed in self.deferred:
+            self._relate(waiting, placed, things)
+        self.deferred = []
         subjects = self.mode[2]
         things = things + self._more_targets(kind)
         self.mode = ()
@@ -114,7 +117,7 @@ class Nouns(Places):
         part = (
             (noun.det in lexicon.POSSESSIVES and not is_animate(head))
             or head in lexicon.PARTS
-            or head in lexicon.CLOTHES
+            or (head in lexicon.CLOTHES and (host is None or host.animate or noun.count is None))
             or head in lexicon.MASS
             or (head in lexicon.MATTER and not noun.det and noun.count is None)
         )
@@ -233,6 +236,9 @@ class Nouns(Places):
             self.scene.tags.append(f"{plain(noun)}")
         elif mode == "relation":
             self._relation_target(noun)
+        elif mode == "verb" and noun.head in lexicon.MATTER | lexicon.TIMES and noun.det != "a" and noun.count is None:
+            self.scene.places.append(f"with {plain(noun)}")
+            self.mode = ()
         elif mode == "verb":
             things = self._things(noun)
             self._relate(self.mode[1], self.subjects or self.recent[-1:], things)

@@ -80,7 +80,7 @@ NEGATIONS = (
     r"has no|have no|(?:has|have) not (?:got )?any|with no|without(?: any)?|there (?:is|are) (?:no|not any)|free "
     "(?:of|from)|"
     r"devoid of|empty of|lacking|excluding|except(?: for)?|minus|instead of|rather than|but (?:not|no)|not any|nor|no|"
-    r"avoid(?:ing)?|must not (?:have|contain|include)|should not (?:have|contain|include)|missing"
+    r"avoid(?:ing)?|must not (?:have|contain|include)|should not (?:have|contain|include)|missing (?=an? |any |the )|neither(?: of (?:them|which|whom))?|none of (?:them|which|whom)"
 )
 OPENERS = (
     r"(?:please |can you |could you |i want |i would like |i'd like |let us |we "

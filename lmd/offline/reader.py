@@ -172,10 +172,17 @@ class Reader(Nouns):
     def _on_relation(self, piece: Piece) -> None:
         kind, following = piece.value, self._peek()
         if self.mode[:1] == ("neg",):
-            if following.kind == "np":
-                self.at += 1  # "without a dog on the sofa": the place of an absent thing is not drawn
-                self.mode = ()
-                self._background_if_place(kind, following.value)
+            self.mode = ()
+            if following.kind != "np":
+                return
+            self.at += 1
+            placed = self._background_if_place(kind, following.value)
+            if placed or not self.subjects:
+                return  # "no people on the sofa": the place of an absent thing is not drawn
+            self.at -= 1  # "a cat without a collar next to a dog": back to the cat
+        if following.kind == "and" and self.recent:  # "a picture above and a rug below the fireplace"
+            self.deferred.append((kind, list(self.subjects or self.recent)))
+            self.settled = True
             return
         if following.kind == "neg" or following.kind not in ("np", "pron", "verb", "style", "adverb"):
             if kind not in ("loose", "near", "along", "from", "during"):

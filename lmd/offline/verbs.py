@@ -43,6 +43,7 @@ HAVE = word_set(
 # Transitive on their own: "V NP" puts the noun close to the subject. Every other verb followed by a noun does as well.
 STATIC = word_set(
     """
+    missing
     sitting standing lying laying resting leaning hanging placed located positioned situated seated perched
     parked mounted stacked arranged facing being hung sits stands lies rests leans hangs lay sat stood set put
     left waiting made built laid balanced looking holding stuck tucked suspended attached shown seen scattered
