@@ -118,6 +118,10 @@ class Arranger:
             counts = {loose[0].count, targets[0].count, len(self.block[loose[0]].rects), len(home.rects)}
             if len(counts) == 1 and counts != {1}:
                 return self._pairwise(kind, loose[0], targets[0])
+        if kind == "on" and len(loose) == 1 and 3 < loose[0].count <= 14:
+            alone = self.block[loose[0]]
+            if len(alone.rects) == loose[0].count:  # all of them stand on it, none on another
+                alone.rects = row([Block({k: r}) for k, r in alone.rects.items()]).rects
         mover = self._one_row(loose, kind)
         self._attach(kind, mover, tuple(loose), home, targets)
         self._merge(home, mover)
@@ -186,6 +190,12 @@ class Arranger:
                 if b.w < need:
                     mover.scale(max(b.w / need, 0.3))
                     a = mover.bounds(subjects)
+        if kind in ("front", "behind") and a.w > 1.1 * b.w:
+            if len(home.rects) == 1:
+                home.scale(min(a.w / (1.1 * b.w), 1.4), 1.0)
+                b = home.bounds(targets)
+            mover.scale(min(1.0, 1.1 * b.w / a.w))
+            a = mover.bounds(subjects)
         RULES[kind](mover, a, home, b)
 
     def _between(self, subjects: tuple[Thing, ...], targets: tuple[Thing, ...]) -> None:

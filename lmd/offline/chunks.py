@@ -274,7 +274,11 @@ class Chunker:
         elif self._word(self.at) in ("any",):
             self.at += 1
         if self.at < len(self.low):
+            pair = self.low[self.at] == "pair"
             number, unclear = self._count()
+            if pair and self._word(self.at) == "glasses":
+                self.at += 1
+                return Piece("np", NounPhrase("glasses", det="a", source="glasses"))
             count = number
             vague = unclear or (vague and number is None)
         if self._word(self.at) in ("of",):

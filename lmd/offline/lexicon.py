@@ -160,7 +160,7 @@ PARTS = word_set(
     scales shell trunk tusks smile freckles tattoo tattoos braids ponytail muscles expression pattern patterns
     design handle handles drawers doors wheels sleeves buttons pages cover lid rim roof chimney petals thorns
     stem bark legs cushions windows door window sails sail engine headlights stitching label logo print details
-    accents texture edges frame shutters walls curtains lights antlers spikes bow ribbon background reflection
+    accents texture edges frame shutters walls curtains lights antlers spikes humps hump tentacles heads fangs fingers flippers bow ribbon background reflection
     shadow style colour color
     """
 )
@@ -173,6 +173,7 @@ CLOTHES = word_set(
     tuxedo blouse jersey beanie leotard tutu poncho
     """
 )
+GROWTH = word_set("flower wildflower tree rock stone leaf bush wave hill shrub weed palm pine mushroom cactus")
 CONTAINERS = word_set(
     """
     box basket bowl cup mug glass vase pot jar bag bucket cage nest drawer bathtub tub sink tank crib carrier
@@ -204,7 +205,7 @@ STYLE_MEDIA = word_set(
     """
     oil watercolor watercolour acrylic pencil charcoal ink pastel crayon digital pixel vector 3d cgi realistic
     photorealistic hyperrealistic abstract minimalist vintage retro cinematic professional aerial macro wide-
-    angle black-and-white monochrome sepia cartoon anime manga comic concept pop line impressionist surreal low-
+    angle black_and_white monochrome sepia cartoon anime manga comic concept pop line impressionist surreal low-
     poly isometric stylized stylised detailed fantasy children's cute beautiful studio documentary product
     polaroid gouache
     """
@@ -257,6 +258,6 @@ MASS = word_set(
     """
     bread food furniture clothing fruit rice pasta cheese butter milk coffee tea wine beer juice soup hay wood
     sushi jewelry money equipment luggage meat salad popcorn spaghetti ice_cream honey laundry art graffiti
-    music pollen seaweed bamboo ivy broccoli garlic
+    music pollen seaweed bamboo mustard ketchup syrup sauce jam chocolate cream sugar salt pepper oil gravy icing frosting cinnamon steam ivy broccoli garlic
     """
 )

@@ -139,7 +139,7 @@ class Memory:
             same = [t for t in self.scene.things if t.head == known.head and set(noun.before) <= set(t.before)]
             self.mentions.append(known)
             return same if noun.plural else [known]
-        pair = noun.head in words.PAIR_NOUNS
+        pair = noun.head in words.PAIR_NOUNS or noun.head == "glasses"
         mass = noun.head in lexicon.MATTER - {"star", "cloud", "wall", "light"} and not noun.det and noun.count is None
         mass = mass or noun.head in lexicon.MASS and noun.count is None and noun.det not in ("a", "an")
         count, counted = noun.count or 1, noun.count is not None

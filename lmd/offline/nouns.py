@@ -129,6 +129,10 @@ class Nouns(Places):
             )
             self._after_list()
             return
+        if host is None and self.in_place and noun.plural and noun.count is None and head in lexicon.GROWTH:
+            self.scene.places.append(f"with {plain(noun)}")
+            self._after_list()
+            return
         things = self._for_each(self._things(noun))
         self.subjects, self.recent, self.settled = things, things, False
         if host is not None and host not in things and following not in ("relation", "position"):

@@ -52,7 +52,7 @@ POSITIONS = [
      r"(?:[- ]hand)?(?: corner| side| part| half| edge| third| area| section)?" + _PICTURE + r"(?! of\b)", "corner"),
     (r"(?:at|in|on)? ?(?:top|upper|bottom|lower)[- ](?:left|right)(?: corner)?" + _PICTURE + r"(?! of\b)", "corner"),
     (rf"(?:in|on|at|to|from) the (?:far |very |extreme )?{_SIDE}" + _PICTURE
-     + r"(?! (?:of|hand|foot|arm|leg|paw|shoulder|wing|wall|lane|ear|eye|window|door|pocket)\b)", "side"),
+     + r"(?! (?:of|side|half|part|edge|hand|foot|arm|leg|paw|shoulder|wing|wall|lane|ear|eye|window|door|pocket)\b)", "side"),
     (r"(?:in|at) the (?:very |exact )?(?:middle|cent(?:er|re))" + _PICTURE + r"(?! of\b)", (0.5, 0.5)),
     (r"(?:in|into) (?:half|halves|pieces|two)(?= |$)", "skip"),
     (r"in (?:the|a|one) corner(?! of\b)", (0.15, None)),
@@ -102,9 +102,9 @@ _TOKEN = re.compile(r"\w+(?:['’]\w+)*(?:-\w+(?:['’]\w+)*)*|[.;:!?,()\[\]{}\"
 _CONTRACTIONS = [
     (r"n['’]t\b", " not"), (r"\bcan not\b", "cannot"), (r"['’]re\b", " are"), (r"\b(there|it|that|he|she|who)['’]s\b", r"\1 is"),
     (r"\bparking lots?\b", "parking_lot"), (r"\bice cream\b", "ice_cream"), (r"\bno[ -]one\b|\bnobody\b", "no people"),
-    (r"(?<!left )(?<!right )(?<!top )(?<!bottom )\bhalf an? (?!dozen)", "a half "), (r"\bnothing else\b", ""), (r"\bconstruction site\b", "construction_site"), (r"\bstill life\b", "still_life"),
+    (r"(?<!left )(?<!right )(?<!top )(?<!bottom )\bhalf an? (?!dozen)", "a half "), (r"\bnothing (?:else|but)\b", ""), (r"\bconstruction site\b", "construction_site"), (r"\bstill life\b", "still_life"),
     (r"\b(\w+)[- ]free\b(?= (?:street|room|road|sky|scene|desk|table|beach|park))", r"\1-free"),
-    (r"\bblack[- ]and[- ]white (?=photo|photograph|picture|image|drawing|sketch|illustration)", "black-and-white "),
+    (r"\bblack[- ]and[- ]white (?=photo|photograph|picture|image|drawing|sketch|illustration)", "black_and_white "),
 ]  # fmt: skip
 
 

@@ -66,12 +66,14 @@ def _in(m: Block, a: Rect, home: Block, b: Rect) -> None:
 
 
 def _behind(m: Block, a: Rect, home: Block, b: Rect) -> None:
-    m.move(b.cx + 0.22 * min(a.w, b.w) - a.cx, b.y + 0.16 * min(a.h, b.h) - a.bottom)
+    aside = 0.22 * min(a.w, b.w) if len(m.rects) == 1 else 0.0
+    m.move(b.cx + aside - a.cx, b.y + 0.16 * min(a.h, b.h) - a.bottom)
     m.push(home, 0, -0.02, slack=0.2)
 
 
 def _front(m: Block, a: Rect, home: Block, b: Rect) -> None:
-    m.move(b.cx - 0.22 * min(a.w, b.w) - a.cx, b.bottom - 0.16 * min(a.h, b.h) - a.y)
+    aside = 0.22 * min(a.w, b.w) if len(m.rects) == 1 else 0.0
+    m.move(b.cx - aside - a.cx, b.bottom - 0.16 * min(a.h, b.h) - a.y)
     m.push(home, 0, 0.02, slack=0.2)
 
 
