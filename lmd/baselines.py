@@ -1,4 +1,4 @@
-"""BoxDiff's loss, for comparisons with LMD on equal terms (specification 8.2). The ratio loss is in energy.py."""
+"""BoxDiff's loss, for comparisons with LMD on equal terms (docs/lmd.md, 8.2). The ratio loss is in energy.py."""
 
 from __future__ import annotations
 

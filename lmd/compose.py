@@ -1,4 +1,4 @@
-"""From per-object runs to one composed latent: placing, shifting and pasting (specification 5.2, 5.3 and 6).
+"""From per-object runs to one composed latent: placing, shifting and pasting (docs/lmd.md, 5.2, 5.3 and 6).
 
 Latents are [..., C, h, w]; masks are boolean [h, w]. All functions treat one image; batches loop over them.
 """

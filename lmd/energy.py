@@ -1,4 +1,4 @@
-"""The cross-attention energies of LMD: layout (specification 4.2) and attention transfer (4.3).
+"""The cross-attention energies of LMD: layout (docs/lmd.md, 4.2) and attention transfer (4.3).
 
 Everything here is a pure, differentiable function of attention probabilities; it knows nothing of a U-Net.
 Shapes: B images, H heads, S = height * width cells (row-major), P token columns.
@@ -38,11 +38,11 @@ class GuidedObject:
 
 @dataclass(frozen=True)
 class EnergyOptions:
-    """Parameters of the energies (specification 7.2: LMD's defaults).
+    """Parameters of the energies (docs/lmd.md, 7.2: LMD's defaults).
 
     `fg_top_p`, `bg_top_p`: the share (0..1) of a box, or of its outside, whose strongest cells count.
     `reference_weight`: weight of the attention transfer term, 0 = off.
-    `kind`: "top" is LMD's energy, "ratio" that of Backward Guidance (specification 8.1).
+    `kind`: "top" is LMD's energy, "ratio" that of Backward Guidance (docs/lmd.md, 8.1).
     """
 
     fg_top_p: float = 0.2
@@ -71,7 +71,7 @@ def layout_energy(maps: Sequence[AttentionMap], objects: Sequence[GuidedObject],
     """E [B]: low where each phrase attends inside its boxes and not outside.
 
     Heads are summed; tokens of a phrase, objects and layers are averaged. Without objects or maps it is 0.
-    Source: specification 4.2; LLM-groundedDiffusion@cef2a90 utils/guidance.py.
+    Source: docs/lmd.md, 4.2; LLM-groundedDiffusion@cef2a90 utils/guidance.py.
     """
     if not maps or not objects:
         return torch.zeros(maps[0].probs.shape[0] if maps else 1, device=maps[0].probs.device if maps else None)
@@ -112,7 +112,7 @@ def reference_energy(
     weight: float,
     columns: Sequence[Sequence[int]] | None = None,
 ) -> Tensor:
-    """The attention transfer term [B], not yet divided by objects times layers (specification 4.3).
+    """The attention transfer term [B], not yet divided by objects times layers (docs/lmd.md, 4.3).
 
     `references[o][b][k]` is the map saved by box b of object o in layer k. `columns` are the tokens compared per
     object, by default the word token alone.
@@ -145,7 +145,7 @@ def total_energy(
     options: EnergyOptions,
     references: References | None = None,
 ) -> Tensor:
-    """E_total [B] of specification 4.3: the layout energy plus, in the overall stage, the transfer term."""
+    """E_total [B] of docs/lmd.md, 4.3: the layout energy plus, in the overall stage, the transfer term."""
     energy = layout_energy(maps, objects, options)
     if references is not None and maps and objects and options.reference_weight:
         transfer = reference_energy(maps, objects, references, options.reference_weight)

@@ -18,7 +18,7 @@ FAR_ABOVE_THRESHOLD = 10000.0
 
 @dataclass(frozen=True)
 class GuidanceOptions:
-    """How strongly, how often and how long to guide (specification 4.5 and 7.2: LMD's defaults).
+    """How strongly, how often and how long to guide (docs/lmd.md, 4.5 and 7.2: LMD's defaults).
 
     `max_iter[i]` is the number of iterations at reference step i (the last entry serves all later ones),
     `max_index_step` the reference step at which guidance ends. `loss_threshold` is compared with the energy before
@@ -77,7 +77,7 @@ def step_scale_vp(alpha_cumprod: float) -> float:
 
 
 def step_scale_ve(sigma: float) -> float:
-    """The same update for latents x = x0 + sigma * noise: sigma * sqrt(sigma^2 + 1) (specification 4.5)."""
+    """The same update for latents x = x0 + sigma * noise: sigma * sqrt(sigma^2 + 1) (docs/lmd.md, 4.5)."""
     return sigma * math.sqrt(sigma * sigma + 1)
 
 

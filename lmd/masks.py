@@ -1,4 +1,4 @@
-"""The foreground mask of one object from its attention, and the choice among SAM's proposals (specification 5.6)."""
+"""The foreground mask of one object from its attention, and the choice among SAM's proposals (docs/lmd.md, 5.6)."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ class Composition:
 
 
 def compose_runs(objects: ObjectRuns) -> Composition:
-    """Shift every object to its box and paste them, image by image (specification 6)."""
+    """Shift every object to its box and paste them, image by image (docs/lmd.md, 6)."""
     batch = objects.settings.batch
     steps = objects.exact_steps
     noises, latents, frozen = [], [], []

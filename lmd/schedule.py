@@ -1,4 +1,4 @@
-"""Stable Diffusion's noise schedule as plain numbers, and the reference's step tables (specification 4.5, 5.5, 7.1)."""
+"""Stable Diffusion's noise schedule as plain numbers, and the reference's step tables (docs/lmd.md, 4.5, 5.5, 7.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens right before each denoising step in the two stages of LMD (specification 5.4 and 7.1).
+"""What happens right before each denoising step in the two stages of LMD (docs/lmd.md, 5.4 and 7.1).
 
 A sampler, any sampler, calls `before_step` with the latent it is about to denoise and `finish` with its result.
 """

@@ -1,4 +1,4 @@
-"""Where the phrases stand in the encoded prompt (specification, section 3), on any tokenizer's pieces."""
+"""Where the phrases stand in the encoded prompt (docs/lmd.md, 3), on any tokenizer's pieces."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,22 +74,22 @@ class Server:
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
 
-    def run(self, prompt: dict, seconds: float = 600, tick: Callable[[], None] | None = None) -> dict:
+    def run(self, prompt: dict, seconds: float = 600, client: str = "") -> dict:
         """Queue an API-format graph, wait, and return its history entry. Raises RuntimeError on rejection or failure."""
-        status, reply = self.post("/prompt", {"prompt": prompt})
+        status, reply = self.post("/prompt", {"prompt": prompt, "client_id": client})
         if status != 200:
             raise RuntimeError(f"the server refused the graph ({status}): {json.dumps(reply, indent=1)[:4000]}")
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             entry = self.get(f"/history/{reply['prompt_id']}").get(reply["prompt_id"])
             if entry and entry.get("status", {}).get("completed") is not None:
-                failed = [m for m in entry["status"]["messages"] if m[0] in ("execution_error", "execution_interrupted")]
+                failed = [
+                    m for m in entry["status"]["messages"] if m[0] in ("execution_error", "execution_interrupted")
+                ]
                 if failed:
                     detail = failed[0][1]
                     raise RuntimeError(f"{detail.get('node_type')}: {detail.get('exception_message', failed[0][0])}")
                 return entry
-            if tick is not None:
-                tick()
             time.sleep(0.25)
         raise RuntimeError(f"the graph did not finish in {seconds:.0f} s")
 

@@ -76,7 +76,7 @@ def to_api(workflow: dict, object_info: dict) -> dict:
             if has_control(options):
                 rest.pop(0)
         if rest:
-            raise ValueError(f'node {node["id"]} ({kind}) has {len(rest)} widget values too many: {rest}')
+            raise ValueError(f"node {node['id']} ({kind}) has {len(rest)} widget values too many: {rest}")
         for socket in node.get("inputs", []):
             if socket.get("link") is not None:
                 _, source, slot, *_ = links[socket["link"]]
@@ -136,7 +136,9 @@ class Builder:
             if isinstance(slot, str):
                 slot = next(i for i, o in enumerate(origin["outputs"]) if o["name"] == slot)
             link = len(self.links) + 1
-            self.links.append([link, origin["id"], slot, node["id"], len(node["inputs"]), origin["outputs"][slot]["type"]])
+            self.links.append(
+                [link, origin["id"], slot, node["id"], len(node["inputs"]), origin["outputs"][slot]["type"]]
+            )
             origin["outputs"][slot]["links"].append(link)
             socket["link"] = link
         node["inputs"].append(socket)

@@ -90,7 +90,7 @@ def _sampler(settings: SamplingSettings) -> Any:
 def sample_objects(
     model: Any, clip: Any, layout: Layout, settings: SamplingSettings, options: LMDOptions, negative: str = ""
 ) -> ObjectRuns:
-    """Stage 2a: generate each object of the layout alone in its centred box (specification 5)."""
+    """Stage 2a: generate each object of the layout alone in its centred box (docs/lmd.md, 5)."""
     channels = model.get_model_object("latent_format").latent_channels
     shape = (channels, layout.height // VAE_FACTOR, layout.width // VAE_FACTOR)
     background = initial_noise(settings, shape)
@@ -221,7 +221,7 @@ def compose_and_sample(
     positive_cond: list | None = None,
     negative_cond: list | None = None,
 ) -> tuple[Tensor, EnergyTrace, str]:
-    """Stage 2b: paste the objects and denoise the whole image with them frozen at first (specification 6 and 7).
+    """Stage 2b: paste the objects and denoise the whole image with them frozen at first (docs/lmd.md, 6 and 7).
 
     Returns the latent for the VAE, the energies and the prompt that was used.
     """

@@ -1,0 +1,361 @@
+"""A whole LMD pass on the small SD1.5-layout model: objects, masks, composition, cache, batches, errors."""
+
+import comfy.model_management as mm
+import pytest
+import torch
+from ella_lmd.lmd.guidance import GuidanceOptions
+from ella_lmd.lmd.layout import Box, Layout, LayoutObject
+from ella_lmd.lmd.options import LMDOptions, SamplingSettings
+from ella_lmd.nodes.host import cache, lmd, masks
+from ella_lmd.nodes.host.guide import EnergyTrace, patch_guidance
+
+import nodes
+
+LAYOUT = Layout(
+    128,
+    128,
+    (
+        LayoutObject("a red cat", Box(0.05, 0.35, 0.4, 0.55)),
+        LayoutObject("a blue dog", Box(0.55, 0.35, 0.4, 0.55)),
+        LayoutObject("a yellow kite", Box(0.35, 0.02, 0.3, 0.3)),
+    ),
+    background="a park",
+    negative="birds",
+)
+SETTINGS = SamplingSettings(seed=7, steps=6, cfg=4.0, sampler="ddim", scheduler="ddim_uniform")
+# Two iterations a step, so that each guided step shows its energy before and after an update.
+TWICE = LMDOptions(guidance=GuidanceOptions(loss_scale=2.0, loss_threshold=0.0, max_iter=(2,)))
+
+
+@pytest.fixture(autouse=True)
+def empty_cache():
+    cache.OBJECT_RUNS.clear()
+
+
+@pytest.fixture(scope="module")
+def run(sd15):
+    """(objects, latent, trace, prompt) of one pass."""
+    with torch.inference_mode():
+        model, clip, _ = sd15
+        objects = lmd.sample_objects(model, clip, LAYOUT, SETTINGS, TWICE)
+        return objects, *lmd.compose_and_sample(model, clip, objects)
+
+
+def steps_that_fall(rows) -> list[bool]:
+    by_step = {s: [e for t, _, e in rows if t == s] for s, _, _ in rows}
+    return [bool((v[-1] < v[0]).all()) for v in by_step.values() if len(v) > 1]
+
+
+def test_the_energy_falls_on_at_least_95_percent_of_the_guided_steps(run):
+    objects, _, trace, _ = run
+    falls = [f for rows in [trace.rows, *(r.energies for r in objects.runs)] for f in steps_that_fall(rows)]
+    assert len(falls) >= 4 * 3
+    assert sum(falls) / len(falls) >= 0.95
+
+
+def share_inside(objects) -> list[float]:
+    """Per object: the share of its word token's attention inside its box, averaged over the guided steps and layers."""
+    shares = []
+    for r in objects.runs:
+        guided = {s for s, _, _ in r.energies} or {0, 1, 2, 3}
+        inside = []
+        for name, attention in r.attention.items():
+            if name.startswith("input"):
+                continue
+            height, width = attention.shape[-2:]
+            y0, y1, x0, x1 = r.box.cells(height, width)
+            for s in guided:
+                total = attention[s].sum((-1, -2))
+                inside.append(float((attention[s][..., y0:y1, x0:x1].sum((-1, -2)) / total).mean()))
+        shares.append(sum(inside) / len(inside))
+    return shares
+
+
+def test_guidance_draws_each_words_attention_into_its_box(sd15, run):
+    model, clip, _ = sd15
+    unguided = LMDOptions(guidance=GuidanceOptions(loss_scale=0.0))
+    plain = lmd.sample_objects(model, clip, LAYOUT, SETTINGS, unguided)
+    assert all(not r.energies for r in plain.runs)
+    assert all(with_ > without for with_, without in zip(share_inside(run[0]), share_inside(plain)))
+
+
+def test_the_composition_keeps_the_objects_for_the_frozen_steps(sd15, run):
+    """With everything frozen, the result shows the objects' own latents where their masks are."""
+    from ella_lmd.lmd.objects import compose_runs
+
+    model, clip, _ = sd15
+    objects = run[0]
+    latent, _, _ = lmd.compose_and_sample(model, clip, objects, frozen_ratio=1.0)
+    composition = compose_runs(objects)
+    expected = model.model.process_latent_out(composition.latents[-1])
+    mask = composition.mask.expand_as(latent)
+    assert mask.any() and torch.allclose(latent[mask], expected[mask], atol=1e-4)
+    half, _, _ = lmd.compose_and_sample(model, clip, objects, frozen_ratio=0.5)
+    assert not torch.allclose(half[mask], expected[mask], atol=1e-2)
+
+
+def test_a_second_run_repeats_the_first_bit_for_bit(sd15, run):
+    model, clip, _ = sd15
+    objects, latent, _, _ = run
+    again = lmd.sample_objects(model, clip, LAYOUT, SETTINGS, TWICE)
+    assert all(torch.equal(a.latents, b.latents) for a, b in zip(again.runs, objects.runs))
+    assert torch.equal(lmd.compose_and_sample(model, clip, again)[0], latent)
+
+
+def count_samples(monkeypatch) -> list[str]:
+    seen = []
+    original = lmd._sample_object
+
+    def counting(model, item, *args):
+        seen.append(item.phrase)
+        return original(model, item, *args)
+
+    monkeypatch.setattr(lmd, "_sample_object", counting)
+    return seen
+
+
+def test_editing_one_object_recomputes_that_one_only(sd15, monkeypatch):
+    from dataclasses import replace
+
+    model, clip, _ = sd15
+    settings = replace(SETTINGS, steps=2)
+    seen = count_samples(monkeypatch)
+    lmd.sample_objects(model, clip, LAYOUT, settings, TWICE)
+    assert seen == ["a blue dog", "a red cat", "a yellow kite"]
+    seen.clear()
+    bigger = (*LAYOUT.objects[:2], LayoutObject("a yellow kite", Box(0.3, 0.02, 0.4, 0.4)))
+    lmd.sample_objects(model, clip, replace(LAYOUT, objects=bigger), settings, TWICE)
+    assert seen == ["a yellow kite"]
+    seen.clear()
+    moved = (LAYOUT.objects[0], LayoutObject("a blue dog", Box(0.5, 0.4, 0.4, 0.55)), LAYOUT.objects[2])
+    result = lmd.sample_objects(model, clip, replace(LAYOUT, objects=moved), settings, TWICE)
+    assert seen == [], "a box that only moved has the same centred run"
+    assert result.runs[0].item.box == Box(0.5, 0.4, 0.4, 0.55)
+
+
+@pytest.mark.parametrize("change", ["seed", "steps", "options", "prompt", "weights", "patch"])
+def test_everything_that_matters_is_in_the_cache_key(sd15, monkeypatch, change):
+    from dataclasses import replace
+
+    model, clip, _ = sd15
+    settings, options, layout = replace(SETTINGS, steps=1), TWICE, replace(LAYOUT, objects=LAYOUT.objects[:1])
+    seen = count_samples(monkeypatch)
+    lmd.sample_objects(model, clip, layout, settings, options)
+    if change == "seed":
+        settings = replace(settings, seed=8)
+    elif change == "steps":
+        settings = replace(settings, steps=2)
+    elif change == "options":
+        options = replace(options, blending_ratio=0.2)
+    elif change == "prompt":
+        layout = replace(layout, background="a street")
+    elif change == "weights":
+        model = model.clone()
+        key = "diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight"
+        assert model.add_patches({key: ("diff", (torch.ones(320, 768) * 0.01,))})
+    else:
+        model = model.clone()
+        model.set_model_attn2_patch(lambda q, k, v, extra: (q, k, v))
+    lmd.sample_objects(model, clip, layout, settings, options)
+    assert len(seen) == 2
+    lmd.sample_objects(model, clip, layout, settings, options)
+    assert len(seen) == 2
+
+
+def test_the_cache_is_bounded():
+    small = cache.RunCache(max_bytes=1000)
+    for i in range(10):
+        small.put(i, i, [torch.zeros(100)])
+    assert small.get(0) is None and small.get(9) == 9 and small.get(8) == 8 and small.get(7) is None
+
+
+def test_an_interrupt_keeps_the_finished_objects(sd15, monkeypatch):
+    from dataclasses import replace
+
+    model, clip, _ = sd15
+    settings = replace(SETTINGS, steps=1)
+    seen = count_samples(monkeypatch)
+    original = lmd.Bar.run_done
+
+    def stop(self):
+        original(self)
+        if len(seen) == 2:
+            mm.interrupt_current_processing()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lmd.Bar, "run_done", stop)
+        with pytest.raises(mm.InterruptProcessingException):
+            lmd.sample_objects(model, clip, LAYOUT, settings, TWICE)
+    seen.clear()
+    lmd.sample_objects(model, clip, LAYOUT, settings, TWICE)
+    assert len(seen) == 1
+
+
+def test_one_bar_runs_over_objects_and_composition(sd15, monkeypatch):
+    from dataclasses import replace
+
+    import comfy.utils
+
+    model, clip, _ = sd15
+    updates = []
+    monkeypatch.setattr(
+        comfy.utils, "PROGRESS_BAR_HOOK", lambda now, total, preview, **kw: updates.append((now, total))
+    )
+    settings = replace(SETTINGS, steps=2)
+    objects = lmd.sample_objects(model, clip, LAYOUT, settings, TWICE)
+    lmd.compose_and_sample(model, clip, objects)
+    values = [now for now, _ in updates]
+    assert {total for _, total in updates} == {8} and values == sorted(values) and values[-1] == 8
+
+
+def test_each_image_of_a_batch_equals_its_own_run(sd15):
+    from dataclasses import replace
+
+    model, clip, _ = sd15
+    layout, settings = replace(LAYOUT, objects=LAYOUT.objects[:2]), replace(SETTINGS, steps=3)
+    pair = lmd.sample_objects(model, clip, layout, replace(settings, batch=2), TWICE)
+    latent = lmd.compose_and_sample(model, clip, pair)[0]
+    for b in range(2):
+        alone = lmd.sample_objects(model, clip, layout, replace(settings, seed=7 + 6789 * b), TWICE)
+        single = lmd.compose_and_sample(model, clip, alone)[0]
+        assert torch.equal(alone.runs[0].mask[0], pair.runs[0].mask[b])
+        assert torch.allclose(single[0], latent[b], atol=5e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(128, 192), (200, 120)])
+def test_portrait_landscape_and_odd_sizes(sd15, size):
+    from dataclasses import replace
+
+    model, clip, _ = sd15
+    objects = lmd.sample_objects(model, clip, LAYOUT.on_canvas(*size), replace(SETTINGS, steps=2), TWICE)
+    latent = lmd.compose_and_sample(model, clip, objects)[0]
+    assert latent.shape == (1, 4, size[1] // 8, size[0] // 8) and torch.isfinite(latent).all()
+
+
+@pytest.mark.parametrize("sampler", ["euler_ancestral", "dpmpp_2m", "heun", "dpmpp_2m_sde", "uni_pc", "dpm_fast"])
+def test_other_samplers_compose_too(sd15, sampler):
+    from dataclasses import replace
+
+    model, clip, _ = sd15
+    settings = replace(SETTINGS, steps=5, sampler=sampler, scheduler="karras")
+    layout = replace(LAYOUT, objects=LAYOUT.objects[:1])
+    objects = lmd.sample_objects(model, clip, layout, settings, TWICE)
+    latent, trace, _ = lmd.compose_and_sample(model, clip, objects)
+    assert torch.isfinite(latent).all() and trace.rows
+
+
+@pytest.mark.parametrize(("sampler", "words"), [("lcm", "ddim"), ("dpm_adaptive", "fixed steps")])
+def test_samplers_that_cannot_be_composed_are_refused(sd15, sampler, words):
+    from dataclasses import replace
+
+    with pytest.raises(ValueError, match=words):
+        lmd.sample_objects(sd15[0], sd15[1], LAYOUT, replace(SETTINGS, sampler=sampler), TWICE)
+
+
+def test_the_fast_schedule_leaves_the_needed_steps_as_they_were(sd15):
+    from dataclasses import replace
+
+    model, clip, _ = sd15
+    layout = replace(LAYOUT, objects=LAYOUT.objects[:1])
+    settings = replace(SETTINGS, steps=10)
+    slow = lmd.sample_objects(model, clip, layout, settings, TWICE)
+    fast = lmd.sample_objects(model, clip, layout, settings, replace(TWICE, fast_schedule=True))
+    exact = fast.exact_steps
+    assert exact == 6 and fast.runs[0].steps < slow.runs[0].steps
+    assert torch.equal(fast.runs[0].latents[: exact + 1], slow.runs[0].latents[: exact + 1])
+    lmd.compose_and_sample(model, clip, fast)
+    with pytest.raises(ValueError, match="fast_schedule off"):
+        lmd.compose_and_sample(model, clip, fast, frozen_ratio=0.9)
+
+
+def test_a_layout_without_objects_is_a_plain_run_of_the_background(sd15):
+    """Bit-identical to a stock KSampler with the same seed and prompts."""
+    from dataclasses import replace
+
+    model, clip, _ = sd15
+    empty = replace(LAYOUT, objects=())
+    objects = lmd.sample_objects(model, clip, empty, SETTINGS, LMDOptions())
+    latent, _, text = lmd.compose_and_sample(model, clip, objects, negative="blurry")
+    assert text == "a park"
+    positive = nodes.CLIPTextEncode().encode(clip, "a park")[0]
+    negative = nodes.CLIPTextEncode().encode(clip, "blurry")[0]
+    stock = nodes.common_ksampler(
+        model, SETTINGS.seed, SETTINGS.steps, SETTINGS.cfg, SETTINGS.sampler, SETTINGS.scheduler, positive, negative,
+        {"samples": torch.zeros(1, 4, 16, 16)},
+    )[0]["samples"]  # fmt: skip
+    assert torch.equal(latent, stock)
+
+
+def test_a_prompt_of_the_users_own_gets_the_missing_phrases_appended(sd15, run):
+    model, clip, _ = sd15
+    text = lmd.compose_and_sample(model, clip, run[0], prompt="a red cat in a park")[2]
+    assert text == "a red cat in a park| a blue dog| a yellow kite"
+
+
+def test_a_given_conditioning_replaces_the_prompt(sd15, run):
+    model, clip, _ = sd15
+    own = nodes.CLIPTextEncode().encode(clip, "a park with a blue dog, a red cat, a yellow kite")[0]
+    wide = nodes.ConditioningConcat().concat(own, nodes.CLIPTextEncode().encode(clip, "at night")[0])[0]
+    latent, trace, _ = lmd.compose_and_sample(model, clip, run[0], positive_cond=wide)
+    assert trace.rows and not torch.equal(latent, run[1])
+
+
+def test_the_weights_are_untouched_and_guided_models_go_in_too(sd15, run):
+    from dataclasses import replace
+
+    model, clip, _ = sd15
+    before = {k: v.clone() for k, v in model.model.state_dict().items()}
+    objects = lmd.sample_objects(model, clip, LAYOUT, replace(SETTINGS, steps=1), TWICE)
+    lmd.compose_and_sample(model, clip, objects)
+    assert all(torch.equal(v, before[k]) for k, v in model.model.state_dict().items())
+
+
+def test_two_of_a_kind_share_a_phrase_and_keep_their_own_references(sd15):
+    from dataclasses import replace
+
+    model, clip, _ = sd15
+    twins = (LayoutObject("a cat", Box(0.05, 0.4, 0.4, 0.5)), LayoutObject("a cat", Box(0.55, 0.4, 0.4, 0.5)))
+    layout = replace(LAYOUT, objects=(*twins, LAYOUT.objects[2]))
+    objects = lmd.sample_objects(model, clip, layout, replace(SETTINGS, steps=2), TWICE)
+    latent, trace, text = lmd.compose_and_sample(model, clip, objects)
+    assert "two cats" in text and len(objects.runs) == 3 and trace.rows and torch.isfinite(latent).all()
+    assert not torch.equal(objects.runs[0].noise, objects.runs[1].noise)
+
+
+def test_masks_from_attention_box_and_any_other_node(run, sd15):
+    objects = run[0]
+    for source in (masks.ATTENTION, masks.ATTENTION_IN_BOX, masks.BOX):
+        changed = masks.new_masks(objects, source, 0.25)
+        assert all(r.mask.any() and r.mask.shape == (1, 16, 16) for r in changed.runs)
+    inside = masks.new_masks(objects, masks.ATTENTION_IN_BOX, 0.25).runs
+    box = masks.new_masks(objects, masks.BOX, 0.25).runs
+    assert all(not (a.mask & ~b.mask).any() for a, b in zip(inside, box))
+    given = torch.zeros(3, 128, 128)
+    given[:, 32:64, 16:96] = 1
+    changed = masks.new_masks(objects, masks.GIVEN, 0.25, given=given)
+    assert int(changed.runs[0].mask.sum()) == 4 * 10
+    given[1] = 0
+    assert torch.equal(masks.new_masks(objects, masks.GIVEN, 0.25, given=given).runs[1].mask, box[1].mask)
+
+
+@pytest.mark.parametrize("given", [None, torch.zeros(2, 128, 128)])
+def test_a_wrong_number_of_masks_is_an_error_that_counts(run, given):
+    with pytest.raises(ValueError, match="3 in the order of the object images, got"):
+        masks.new_masks(run[0], masks.GIVEN, 0.25, given=given)
+
+
+def test_sam_without_its_inputs_says_what_to_connect(run):
+    with pytest.raises(ValueError, match="sam_model and vae"):
+        masks.new_masks(run[0], masks.SAM_POINT, 0.25)
+
+
+def test_the_energy_trace_of_a_patched_run_inside_the_composer(sd15, run):
+    """A model that already carries Layout Guidance can be given to the composer; both act."""
+    from ella_lmd.nodes.host.guide import guidance_target
+
+    model, clip, _ = sd15
+    target, _ = guidance_target(clip, LAYOUT, "")
+    trace = EnergyTrace()
+    patched = patch_guidance(model, target, TWICE.guidance, trace)
+    latent, own, _ = lmd.compose_and_sample(patched, clip, run[0])
+    assert trace.rows and own.rows and not torch.equal(latent, run[1])

@@ -1,0 +1,116 @@
+"""Every graph in workflows/ runs through the real server to an image; the nodes' descriptions change only on purpose."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from graph import to_api
+from PIL import Image
+
+ROOT = Path(sys.modules["ella_lmd"].__path__[0])
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+SNAPSHOT = Path(__file__).with_name("object_info.json")
+SMALL = {"width": 128, "height": 128, "steps": 3}
+
+
+def shrink(prompt: dict) -> dict:
+    """The same graph at a size that a CPU finishes in seconds."""
+    for node in prompt.values():
+        for name, value in SMALL.items():
+            if isinstance(node["inputs"].get(name), int):
+                node["inputs"][name] = value
+    return prompt
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.stem)
+def test_the_workflow_runs_to_a_png(server, object_info, path):
+    workflow = json.loads(path.read_text(encoding="utf-8"))
+    needed = {m["name"] for n in workflow["nodes"] for m in n["properties"].get("models", [])}
+    here = {p.name for p in (server.base / "models").rglob("*")}
+    if missing := sorted(needed - here):
+        pytest.skip(f"this machine has no {', '.join(missing)}")
+    entry = server.run(shrink(to_api(workflow, object_info)))
+    files = server.files(entry)
+    assert entry["status"]["status_str"] == "success" and files
+    for file in files:
+        with Image.open(file) as image:
+            image.load()
+            assert min(image.size) >= 64
+
+
+def test_the_templates_are_served(server):
+    templates = server.get("/workflow_templates")
+    assert set(templates["ella-lmd"]) == {p.stem for p in WORKFLOWS}
+
+
+def described(info: dict) -> dict:
+    """What a saved workflow depends on: IDs, inputs with their types and defaults, outputs. File lists are left out."""
+
+    def inputs(section: dict) -> dict:
+        out = {}
+        for name, spec in section.items():
+            kind, options = spec[0], spec[1] if len(spec) > 1 else {}
+            keep = {
+                k: v for k, v in options.items() if k in ("default", "min", "max", "step", "forceInput", "advanced")
+            }
+            if kind == "COMFY_DYNAMICCOMBO_V3":
+                keep["options"] = {
+                    o["key"]: {s: inputs(p) for s, p in o["inputs"].items() if p} for o in options["options"]
+                }
+            elif not name.endswith("_name") and (isinstance(kind, list) or kind == "COMBO"):
+                keep["options"] = options.get("options", kind)
+            out[name] = ["COMBO" if isinstance(kind, list) else kind, keep]
+        return out
+
+    return {
+        node: {
+            "inputs": {s: inputs(p) for s, p in i["input"].items() if s != "hidden"},
+            "outputs": [list(o) for o in zip(i["output_name"], i["output"])],
+        }
+        for node, i in sorted(info.items())
+        if i.get("python_module") == "custom_nodes.ella-lmd"
+    }
+
+
+def test_the_nodes_are_described_as_recorded(object_info):
+    """A failure shows a changed input or output: saved workflows may break. Delete the file to record anew."""
+    now = described(object_info)
+    if not SNAPSHOT.exists():
+        SNAPSHOT.write_text(json.dumps(now, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        pytest.fail(f"recorded the nodes' descriptions in {SNAPSHOT.name}: look at it, then commit it")
+    before = json.loads(SNAPSHOT.read_text(encoding="utf-8"))
+    assert now.keys() == before.keys()
+    for node in now:
+        assert now[node] == before[node], node
+
+
+def test_every_node_explains_itself(object_info):
+    for node, info in object_info.items():
+        if info.get("python_module") != "custom_nodes.ella-lmd":
+            continue
+        assert info["description"] and info["category"], node
+        assert all(info["output_tooltips"]), f"{node}: an output has no tooltip"
+        for section in ("required", "optional"):
+            for name, spec in info["input"].get(section, {}).items():
+                assert len(spec) > 1 and spec[1].get("tooltip"), f"{node}.{name} has no tooltip"
+
+
+def test_the_five_nodes_are_there_by_these_ids(object_info):
+    ids = {"LLMLayoutPlanner", "BoxGroundedSampler", "LatentComposer", "ELLAEncode", "TimestepAwareConditioning"}
+    assert ids <= object_info.keys()
+
+
+def test_bad_input_is_refused_before_anything_runs_and_the_server_goes_on(server, object_info):
+    workflow = json.loads((ROOT / "workflows" / "LMD Demo.json").read_text(encoding="utf-8"))
+    prompt = shrink(to_api(workflow, object_info))
+    planner = next(n for n in prompt.values() if n["class_type"] == "LLMLayoutPlanner")
+    planner["inputs"]["prompt"] = "   "
+    with pytest.raises(RuntimeError, match="(?i)prompt"):
+        server.run(prompt)
+    sampler = next(n for n in prompt.values() if n["class_type"] == "BoxGroundedSampler")
+    planner["inputs"]["prompt"], sampler["inputs"]["sampler_name"] = "a red circle", "lcm"
+    with pytest.raises(RuntimeError, match="lcm"):
+        server.run(prompt)
+    sampler["inputs"]["sampler_name"] = "euler"
+    assert server.run(prompt)["status"]["status_str"] == "success"

@@ -1,0 +1,222 @@
+"""LMD's mathematics where the reference vectors have no case: batches, stop rules, schedules, placing."""
+
+import pytest
+import torch
+from ella_lmd.lmd import compose, masks, schedule, tokens
+from ella_lmd.lmd.energy import AttentionMap, EnergyOptions, GuidedObject, layout_energy, total_energy
+from ella_lmd.lmd.guidance import (
+    PRESETS,
+    Guidance,
+    GuidanceOptions,
+    NonFiniteEnergy,
+    parse_iterations,
+    reference_index,
+    step_scale_ve,
+    step_scale_vp,
+)
+from ella_lmd.lmd.layout import Box, Layout, LayoutObject
+from ella_lmd.lmd.objects import ObjectRun, ObjectRuns, attention_mask, box_mask, compose_runs
+from ella_lmd.lmd.options import LMDOptions, SamplingSettings
+from ella_lmd.lmd.prompts import ObjectPrompt
+
+
+def a_map(batch: int, height: int = 8, width: int = 8, tokens: int = 6, seed: int = 0) -> AttentionMap:
+    generator = torch.Generator().manual_seed(seed)
+    return AttentionMap(torch.randn(batch, 2, height * width, tokens, generator=generator).softmax(-1), height, width)
+
+
+OBJECTS = (GuidedObject("a cat", (Box(0.1, 0.1, 0.5, 0.6),), (1, 2), 2),)
+
+
+def test_the_energy_of_a_batch_is_each_images_own():
+    both = a_map(2)
+    energy = layout_energy([both], OBJECTS, EnergyOptions())
+    for b in range(2):
+        single = AttentionMap(both.probs[b : b + 1], 8, 8)
+        assert torch.allclose(layout_energy([single], OBJECTS, EnergyOptions()), energy[b : b + 1])
+
+
+def test_attention_inside_the_box_lowers_the_energy():
+    mask = torch.zeros(8, 8)
+    y0, y1, x0, x1 = OBJECTS[0].boxes[0].cells(8, 8)
+    mask[y0:y1, x0:x1] = 1
+    probs = torch.zeros(1, 2, 64, 6)
+    inside, outside = probs.clone(), probs.clone()
+    inside[..., 1:3] = mask.flatten()[:, None]
+    outside[..., 1:3] = 1 - mask.flatten()[:, None]
+    low = layout_energy([AttentionMap(inside, 8, 8)], OBJECTS, EnergyOptions())
+    high = layout_energy([AttentionMap(outside, 8, 8)], OBJECTS, EnergyOptions())
+    assert float(low) == 0 and float(high) == pytest.approx(2 * (1 + 4))
+
+
+def test_transfer_is_zero_for_the_same_attention():
+    m = a_map(1)
+    reference = [[[m.probs[..., 2]]]]
+    options = EnergyOptions(reference_weight=2.0)
+    assert float(total_energy([m], OBJECTS, options, reference)) == pytest.approx(
+        float(layout_energy([m], OBJECTS, options)), abs=1e-5
+    )
+
+
+def quadratic(energies: list[list[float]]):
+    """An evaluate function that returns the given energies, one list per call, and a gradient of ones."""
+    calls = iter(energies)
+    return lambda x: (torch.tensor(next(calls)), torch.ones_like(x))
+
+
+def test_each_image_stops_for_good_at_its_own_threshold():
+    guidance = Guidance(GuidanceOptions(loss_scale=1.0, loss_threshold=3.0, max_iter=(1,), max_index_step=50))
+    x = torch.zeros(2, 1)
+    evaluate = quadratic([[2.0, 5.0], [9.0, 4.0], [9.0, 2.0]])
+    for index in range(5):
+        x = guidance.step(x, index, evaluate, 1.0)
+    # Image 0 moves once (the update is applied although its energy is low) and never again; image 1 three times.
+    assert x.flatten().tolist() == [-1.0, -3.0]
+    assert not guidance.wants(6)
+
+
+def test_nothing_to_do_returns_the_very_same_latent():
+    x = torch.ones(1, 2)
+    fail = lambda _: pytest.fail("must not be evaluated")  # noqa: E731
+    for options in (GuidanceOptions(loss_scale=0), GuidanceOptions(max_index_step=0), GuidanceOptions(max_iter=())):
+        assert Guidance(options).step(x, 0, fail, 1.0) is x
+    assert Guidance(GuidanceOptions()).step(x, 0, lambda _: None, 1.0) is x
+
+
+def test_nan_is_reported_with_step_and_image():
+    guidance = Guidance(GuidanceOptions())
+    with pytest.raises(NonFiniteEnergy, match=r"step 3, image \[1\]"):
+        guidance.step(torch.zeros(2, 1), 3, quadratic([[1.0, float("nan")]]), 1.0)
+
+
+def test_the_presets():
+    assert sum(PRESETS["reference"].iterations(i) for i in range(50)) == 65
+    paper = [PRESETS["paper"].iterations(i) for i in range(50)]
+    assert paper == [5] * 5 + [4] * 5 + [3] * 5 + [2] * 5 + [1] * 10 + [0] * 20
+    assert parse_iterations("4x5, 3x5, 2x10, 1x10") == PRESETS["reference"].max_iter
+    assert parse_iterations("") == () and parse_iterations("3") == (3,)
+
+
+@pytest.mark.parametrize("text", ["4y5", "x", "4x5x6", "-1x3", "4x51"])
+def test_iterations_that_cannot_be_read_name_the_part(text):
+    with pytest.raises(ValueError, match="4x5, 3x5"):
+        parse_iterations(text)
+
+
+def test_reference_steps_follow_the_timestep_whatever_the_step_count():
+    assert [reference_index(t) for t in schedule.ddim_timesteps(50)] == list(range(50))
+    assert reference_index(999) == 0 and reference_index(0) == 49
+    assert reference_index(500) == pytest.approx(25, abs=1)
+
+
+def test_the_step_in_comfyui_latents_equals_the_references():
+    a = float(schedule.alphas_cumprod()[601])
+    sigma = ((1 - a) / a) ** 0.5
+    # x_ve = x_vp / sqrt(a) and g_ve = g_vp * sqrt(a), so a step of s * g_vp is s / a * g_ve.
+    assert step_scale_ve(sigma) == pytest.approx(step_scale_vp(a) / a, rel=1e-6)
+
+
+def test_a_shift_moves_every_grid_by_the_same_part_of_the_canvas():
+    for size in (8, 16, 64):
+        x = torch.zeros(size, size)
+        x[0, 0] = 1
+        moved = compose.shift(x, 0.25, 0.5)
+        assert moved[size // 2, size // 4] == 1
+
+
+def test_sizes_that_are_no_multiple_of_eight_shift_by_whole_cells():
+    x = torch.ones(9, 13)
+    assert compose.shift(x, 0.5, 0.0).sum() == 9 * (13 - round(4 * 13 / 8))
+
+
+def test_an_object_with_an_empty_mask_is_left_out():
+    background = torch.zeros(1, 4, 4)
+    placed = compose.Placed(torch.ones(2, 1, 4, 4), torch.zeros(4, 4, dtype=torch.bool))
+    composed, owner = compose.compose(background, [placed])
+    assert not composed.any() and not owner.any()
+
+
+def a_run(mask_box: Box, item_box: Box, batch: int = 1) -> ObjectRun:
+    mask = torch.stack([box_mask(mask_box, 16, 16)] * batch)
+    latents = torch.arange(4.0).view(4, 1, 1, 1, 1).expand(4, batch, 4, 16, 16)
+    attention = {"input.8": torch.rand(3, batch, 2, 4, 4), "middle.0": torch.rand(3, batch, 2, 2, 2)}
+    noise = torch.full((batch, 4, 16, 16), 9.0)
+    item = ObjectPrompt("a cat", "a cat", "cat", item_box)
+    return ObjectRun(item, mask_box, noise, latents, attention, noise, mask, ())
+
+
+def the_runs(*runs: ObjectRun, batch: int = 1) -> ObjectRuns:
+    settings = SamplingSettings(1, 3, 7.5, "ddim", "ddim_uniform", batch)
+    return ObjectRuns(Layout(128, 128), settings, LMDOptions(), torch.zeros(batch, 4, 16, 16), runs)
+
+
+def test_composition_shifts_the_object_to_its_box():
+    # From the middle (centre 0.5) to the left (centre 0.25): two eighths of the canvas.
+    done = compose_runs(the_runs(a_run(Box(0.25, 0.25, 0.5, 0.5), Box(0.0, 0.25, 0.5, 0.5))))
+    ys, xs = torch.nonzero(done.mask[0, 0], as_tuple=True)
+    assert (int(xs.min()), int(xs.max()), int(ys.min()), int(ys.max())) == (0, 7, 4, 11)
+    assert done.latents[2][0, 0, 8, 3] == 2 and done.latents[2][0, 0, 8, 12] == 0
+    assert done.noise[0, 0, 8, 3] == 9 and done.noise[0, 0, 0, 15] == 0
+
+
+def test_images_of_a_batch_are_composed_apart():
+    run = a_run(Box(0.25, 0.25, 0.5, 0.5), Box(0.25, 0.25, 0.5, 0.5), batch=2)
+    run.mask[1] = box_mask(Box(0.0, 0.0, 0.25, 0.25), 16, 16)
+    done = compose_runs(the_runs(run, batch=2))
+    assert not torch.equal(done.mask[0], done.mask[1])
+
+
+def test_an_attention_mask_is_never_empty():
+    constant = torch.ones(5, 1, 2, 4, 4)
+    box = Box(0.25, 0.25, 0.5, 0.5)
+    mask = attention_mask(constant, box, 16, 16, inside_box=True)
+    assert torch.equal(mask[0], box_mask(box, 16, 16))
+    assert box_mask(Box(0.999, 0.999, 0.0001, 0.0001), 16, 16).sum() == 1
+
+
+def test_a_constant_map_gives_an_empty_coarse_mask():
+    assert not masks.coarse_mask(torch.ones(4, 4)).any()
+
+
+def test_every_image_of_a_batch_has_its_own_seeds():
+    settings = SamplingSettings(2**64 - 1, 1, 1.0, "ddim", "ddim_uniform", 3)
+    seeds = {settings.background_seed(b) for b in range(3)} | {settings.first_object_seed(b) for b in range(3)}
+    assert len(seeds) == 6 and all(0 <= s < 2**64 for s in seeds)
+
+
+def words(text: str) -> list[tokens.Piece]:
+    return [(i + 1, w) for i, w in enumerate(text.lower().replace(",", " ,").split())]
+
+
+def test_phrases_are_matched_by_whole_tokens_only():
+    assert tokens.find(words("a banana cat and a cat"), words("a cat")) == (5, 6)
+    assert tokens.find(words("many cattle"), words("cat")) is None
+    assert tokens.extend("A park with a Dog", ["a dog", "a cat"], words) == "A park with a Dog| a cat"
+    with pytest.raises(tokens.PhraseNotFound, match='"a cat"'):
+        tokens.locate("a dog", "a cat", "cat", words)
+
+
+@pytest.mark.parametrize("box", [(0, 0, 0, 1), (0, 0, 1, -1), (0, 0, float("nan"), 1)])
+def test_a_box_without_area_is_refused_with_its_numbers(box):
+    with pytest.raises(ValueError, match="a box needs"):
+        Box(*box)
+
+
+def test_a_layout_of_more_than_fifty_objects_is_refused():
+    objects = tuple(LayoutObject("a cat", Box(0, 0, 0.1, 0.1)) for _ in range(60))
+    with pytest.raises(ValueError, match="at most 50 objects, got 60"):
+        Layout(512, 512, objects)
+
+
+@pytest.mark.parametrize("size", [(500, 512), (512, 0), (512, 60)])
+def test_a_canvas_must_be_a_multiple_of_eight(size):
+    with pytest.raises(ValueError, match="multiple of 8"):
+        Layout(*size)
+
+
+def test_json_round_trip():
+    layout = Layout(768, 512, (LayoutObject("a cat", Box(0.1, 0.2, 0.3, 0.4)),), "a park", "dogs", "a cat")
+    assert Layout.from_json(layout.to_json()) == layout
+    for bad in ("{", "[]", '{"objects": [{"phrase": "x", "box": [0, 0]}]}', '{"objects": [], "canvas": 3}'):
+        with pytest.raises(ValueError):
+            Layout.from_json(bad)

@@ -1,0 +1,90 @@
+"""`python run.py demo ["PROMPT"]`: a sentence becomes a layout and the layout an image, on a real ComfyUI server.
+
+Leaves the composed image, the picture of its layout, the objects and the workflow in output/demo/, next to what plain
+sampling gives for the same sentence and seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import shutil
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import aiohttp
+import comfy_server
+from graph import to_api
+from tqdm import tqdm
+
+WORKFLOW = comfy_server.ROOT / "workflows" / "LMD Demo.json"
+OUTPUT = comfy_server.ROOT / "output" / "demo"
+NAMES = {
+    "layout": "layout.png",
+    "objects": "objects.png",
+    "lmd": "image.png",
+    "plain": "plain.png",
+    "energy": "energy.png",
+}
+
+
+class Progress:
+    """A progress bar fed by the server's own messages, in a thread of its own."""
+
+    def __init__(self, server: comfy_server.Server, titles: dict[str, str]):
+        self.url = server.url.replace("http", "ws") + "/ws?clientId=demo"
+        self.titles, self.bar = titles, tqdm(total=1, bar_format="{desc:<24} {bar:40} {n_fmt}/{total_fmt} {elapsed}")
+        threading.Thread(target=lambda: asyncio.run(self._listen()), daemon=True).start()
+
+    async def _listen(self) -> None:
+        async with aiohttp.ClientSession() as session, session.ws_connect(self.url, max_msg_size=0) as socket:
+            async for message in socket:
+                if message.type != aiohttp.WSMsgType.TEXT:
+                    continue
+                event = json.loads(message.data)
+                if event["type"] == "progress":
+                    data = event["data"]
+                    self.bar.set_description_str(self.titles.get(data["node"], ""))
+                    self.bar.total, self.bar.n = data["max"], data["value"]
+                    self.bar.refresh()
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="run.py demo", description=__doc__.split("\n\n")[0])
+    parser.add_argument("prompt", nargs="?", help="what to draw; by default the sentence of the demo workflow")
+    parser.add_argument("--seed", type=int)
+    options = parser.parse_args(arguments)
+    print("[ella-lmd] starting ComfyUI", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        base = comfy_server.prepare(Path(folder))
+        with comfy_server.server(base, "--preview-method", "none") as server:
+            workflow = json.loads(WORKFLOW.read_text())
+            prompt = to_api(workflow, server.get("/object_info"))
+            for node in prompt.values():
+                if options.prompt and node["class_type"] == "LLMLayoutPlanner":
+                    node["inputs"]["prompt"] = options.prompt
+                if options.prompt and node["_meta"]["title"] == "The same sentence, plain":
+                    node["inputs"]["text"] = options.prompt
+                if options.seed is not None and "seed" in node["inputs"]:
+                    node["inputs"]["seed"] = options.seed
+            sentence = next(n["inputs"]["prompt"] for n in prompt.values() if n["class_type"] == "LLMLayoutPlanner")
+            print(f"[ella-lmd] {sentence}", flush=True)
+            progress = Progress(server, {k: v["_meta"]["title"] for k, v in prompt.items()})
+            entry = server.run(prompt, seconds=1800, client="demo")
+            progress.bar.close()
+            OUTPUT.mkdir(parents=True, exist_ok=True)
+            for file in server.files(entry):
+                for prefix, name in NAMES.items():
+                    if file.name.startswith(prefix + "_"):
+                        shutil.copyfile(file, OUTPUT / name)
+                        print(f"[ella-lmd] {prefix:<8} {OUTPUT / name}", flush=True)
+            shutil.copyfile(WORKFLOW, OUTPUT / "workflow.json")
+            print(f"[ella-lmd] workflow {OUTPUT / 'workflow.json'} (drop it, or image.png, onto ComfyUI)", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
