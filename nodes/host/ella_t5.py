@@ -12,6 +12,7 @@ import os
 from collections import OrderedDict
 
 import comfy.model_management
+import comfy.ops
 import comfy.sd
 import comfy.text_encoders
 import comfy.utils
@@ -211,8 +212,16 @@ def build_text_encoder(
     state: dict[str, torch.Tensor], config: T5Config, name: str, as_trained: bool
 ) -> EllaTextEncoder:
     """The encoder with these weights; ValueError when some are missing or superfluous."""
+    wanted = T5(config.as_dict(), torch.float16, "meta", comfy.ops.disable_weight_init).state_dict().keys()
+    missing = [k for k in wanted if k not in state]
+    unexpected = [k for k in state if k not in wanted and not k.endswith(_QUANTIZATION_KEYS)]
+    if missing or unexpected:
+        raise ValueError(
+            f"'{name}' is not a whole T5 encoder: missing {missing[:3]}, not understood {unexpected[:3]}. Download it "
+            "again and choose it in ELLATextEncoderLoader."
+        )
     quantization = comfy.utils.detect_layer_quantization(state, "")
-    dtype = _storage_dtype(state, as_trained)
+    dtype = _storage_dtype(state, as_trained, quantization is not None)
     if quantization is None:
         state = {k: v.to(dtype) for k, v in state.items()}
 
@@ -222,20 +231,18 @@ def build_text_encoder(
         tokenizer = tokenizer_class(config.d_model)
 
     clip = comfy.sd.CLIP(
-        Target, parameters=comfy.utils.calculate_parameters(state), state_dict=[], model_options={"dtype": dtype}
+        Target, parameters=comfy.utils.calculate_parameters(state), state_dict=[state], model_options={"dtype": dtype}
     )
-    missing, unexpected = clip.load_sd(state)
-    missing = [k for k in missing if "logit_scale" not in k]
-    if missing or unexpected:
-        raise ValueError(
-            f"'{name}' is not a whole T5 encoder: missing {missing[:3]}, not understood {unexpected[:3]}. Download it "
-            "again and choose it in ELLATextEncoderLoader."
-        )
     return EllaTextEncoder(clip, config, name)
 
 
-def _storage_dtype(state: dict[str, torch.Tensor], as_trained: bool) -> torch.dtype:
+_QUANTIZATION_KEYS = (".weight_scale", ".input_scale", ".comfy_quant")
+
+
+def _storage_dtype(state: dict[str, torch.Tensor], as_trained: bool, quantized: bool) -> torch.dtype:
     """How the weights are kept: fp8 stays, everything else becomes half as in training, or stays as it is."""
+    if quantized:  # the layers know their own storage; this is for the rest
+        return state["encoder.final_layer_norm.weight"].dtype
     stored = state["encoder.block.0.layer.0.SelfAttention.q.weight"].dtype
     if stored in (torch.float8_e4m3fn, torch.float8_e5m2):
         return stored
