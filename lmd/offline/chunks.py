@@ -42,6 +42,9 @@ class Chunker:
 
     def __init__(self, text: str) -> None:
         self.tokens = tokens_of(text)
+        long = [t for t in self.tokens if len(t) > 3]
+        if len(long) > 2 and sum(t[0].isupper() for t in long) > 0.7 * len(long):  # a title tells no names apart
+            self.tokens = [t.lower() for t in self.tokens]
         self.low = [t.lower().replace("’", "'") for t in self.tokens]
         self.at = 0
 
@@ -101,7 +104,7 @@ class Chunker:
             if taken := self._take(pattern):
                 self.at += taken[1]
                 return Piece("relation", value, taken[0].group())
-        if low in lexicon.PRONOUNS:
+        if low in lexicon.PRONOUNS and not (low == "her" and self._starts_noun(self.at + 1)):
             return self._one("pron")
         if low in lexicon.CONJUNCTIONS or low in ("while",):
             return self._one({"or": "or", "nor": "or", "but": "but"}.get(low, "and"))
@@ -343,7 +346,7 @@ class Chunker:
         proper = head[0].isupper() and first > 0 and count is None and not det and not head.isupper()
         one = None if proper else one
         plural = one is not None and (count is not None or det not in ("a", "an"))
-        opening = first <= 1 or self._word(first - 1) in ".!?\n" or (first >= 2 and self._word(first - 2) in ".!?\n")
+        opening = first == 0 or self._word(first - 1) in ".!?\n"
         name = (
             any(c.isupper() for c in head[1:])
             or head[0].isupper()

@@ -116,7 +116,7 @@ OUTDOORS = word_set(
     """
     park garden yard backyard lawn field meadow prairie savanna savannah forest woods wood jungle rainforest
     desert dune beach shore shoreline seashore coast coastline bay harbor harbour port dock marina sea ocean
-    lake river stream creek pond lagoon waterfall swamp marsh wetland pool island mountain mountains hill hills
+    lake river stream creek canal waterfront quay boardwalk pond lagoon waterfall swamp marsh wetland pool island mountain mountains hill hills
     hillside hilltop valley canyon cliff cliffs glacier volcano plain plains steppe tundra street road alley
     avenue boulevard highway lane path trail sidewalk pavement crosswalk intersection square plaza city town
     village downtown suburb neighborhood neighbourhood countryside farm farmland ranch vineyard orchard pasture
@@ -130,7 +130,7 @@ OUTDOORS = word_set(
 MATTER = word_set(
     """
     snow grass sand water rain fog mist smoke sky clouds cloud stars star sunlight moonlight sunshine shade
-    shadow shadows darkness air ground floor ceiling wall walls dirt mud ice soil moss ivy leaves pebbles waves
+    shadow shadows darkness air ground floor ceiling wall walls dirt mud ice soil moss ivy leaves pebbles wave waves
     storm thunderstorm wind dust fire flames foliage greenery vegetation sunset sunrise dusk dawn night day
     daytime nighttime morning evening afternoon noon midnight winter summer spring autumn fall twilight weather
     season gloom distance sun moon rainbow lightning light lights bokeh haze blizzard breeze traffic horizon
@@ -149,7 +149,7 @@ BUILT = word_set(
     church cathedral temple mosque barn bridge museum hotel school hospital factory greenhouse village town
     island mountain volcano waterfall farm hedge cliff planet stage cloud star moon sun rainbow fire roof dock
     hill market station pool shop store bank playground chapel aquarium stable theater theatre windmill leaves
-    bar corner lake pond wall cafe restaurant bakery
+    bar corner lake pond wave wall cafe restaurant bakery
     """
 )
 # What a person or animal has, rather than holds: it stays in the owner's phrase.

@@ -110,6 +110,8 @@ class Nouns(Places):
 
     def _with(self, noun: NounPhrase) -> None:
         host, following = self.host, self._kind_after()
+        if following == "verb" and self._peek(2).kind == "relation" and self._peek(3).kind == "pron":
+            following = "relation"  # "a mug with a cat printed on it"
         head = noun.head.lower()
         if self._peek().kind == "position" and self._peek().value == "background":
             self._subject(noun)
@@ -135,6 +137,17 @@ class Nouns(Places):
             return
         things = self._for_each(self._things(noun))
         self.subjects, self.recent, self.settled = things, things, False
+        name = host.head.lower() if host is not None else ""
+        holder = name in lexicon.SUPPORTS | lexicon.CONTAINERS and self._peek().kind == "relation"
+        if (
+            holder
+            and self._peek(2).kind == "np"
+            and self._peek().value in ("on", "in", "near", "under", "behind", "front")
+        ):
+            self._relate("on" if name in lexicon.SUPPORTS else "in", things, [host])
+            self.subjects = self.recent = [host]  # "a nest with three eggs in a tree": the nest is in the tree
+            self.mode = ()
+            return
         if host is not None and host not in things and following not in ("relation", "position"):
             name = host.head.lower()
             wrapped = (
@@ -155,7 +168,9 @@ class Nouns(Places):
 
     def _subject(self, noun: NounPhrase) -> None:
         head = noun.head.lower()
-        scenery = (head in lexicon.PLACES or head.endswith(lexicon.PLACE_ENDINGS)) and head not in lexicon.ANIMATE
+        scenery = (
+            head in lexicon.PLACES or head.endswith(lexicon.PLACE_ENDINGS)
+        ) and head not in lexicon.ANIMATE | lexicon.CONTAINERS
         following = self._kind_after()
         background = following == "position" and self._peek().value == "background"
         first = not self.scene.things and not self.pending

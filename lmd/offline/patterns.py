@@ -6,7 +6,7 @@ import re
 
 MAX_TOKENS = 1000
 _PICTURE = r"(?: of the (?:image|picture|photo|frame|scene|canvas|painting|composition|screen|page))?"
-_SIDE = r"(?:left|right)(?:[- ]hand(?= side))?(?: side| part| half| edge| third| area| section)?"
+_SIDE = r"(?:left|right)(?:[- ]hand(?= side))?(?: side| part| half| edge| end| third| area| section)?"
 # (pattern over lower-case text joined by single spaces, relation); the first match of the list wins.
 RELATIONS = [
     (r"(?:immediately |directly |just )?(?:to|on|at|from) the (?:immediate |far )?left(?:[- ]hand)?(?: side)? of", "left"),

@@ -18,7 +18,7 @@ class Places(Memory):
         before = self._peek(-1).kind
         if self.mode[:1] == ("relation",):
             return noun.head == "style" and self.mode[1] == "in"
-        alone = self.at == 0 and noun.head in lexicon.STYLE_NOUNS and self._peek().kind in ("comma", "stop")
+        alone = self.at == 0 and noun.head in lexicon.STYLE_NOUNS | {"style"} and self._peek().kind in ("comma", "stop")
         behind = before in ("comma", "stop") and (self.scene.things or self.scene.places)
         return bool(alone or behind or (before == "and" and self.scene.tags)) and self._tagged(noun)
 

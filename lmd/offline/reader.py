@@ -158,6 +158,7 @@ class Reader(Nouns):
             self._in_order("near" if where == "row" else "above", self.subjects or self.recent)
         elif where in ("ontop", "sides", "beside"):
             anchor = [t for t in self.scene.things if t not in self.subjects][-1:]
+            anchor = [self.host] if self.host in self.scene.things and self.host not in self.subjects else anchor
             if anchor and self.subjects:
                 self._relate({"ontop": "on", "sides": "around", "beside": "near"}[where], self.subjects, anchor)
             elif where == "ontop" and self.subjects:
