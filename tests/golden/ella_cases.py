@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ella_lmd.ella import ConnectorConfig, TimestepAwareConnector, connector_config
+from ella_lmd.ella import ConnectorConfig, TimestepAwareConnector, connector_config, dpg
 from ella_lmd.ella.connector import AdaLayerNorm, ConnectorBlock, TimeEmbedding, sinusoid, squared_relu
 from safetensors import safe_open
 
@@ -200,6 +200,26 @@ def token_ids(folder: Path) -> Checks:
         yield [*cut, *[PAD] * (128 - len(cut))] == case["fixed128_ids"] and len(cut) == case["fixed128_mask_sum"]
 
 
+def dpg_scoring(folder: Path) -> Checks:
+    def close(mine: dict, theirs: dict) -> bool:
+        return mine.keys() == theirs.keys() and all(abs(mine[k] - v) <= 1e-12 for k, v in theirs.items())
+
+    for case in json.loads((folder / "dpg_scoring.json").read_text())["cases"]:
+        rows, wanted = dpg.questions(case["csv_header"], case["csv_rows"]), case["expected"]
+        report = dpg.score(rows, lambda q, tile, a=case["answers"]: a[q][tile], case["pic_num"], reference=True)
+        items = wanted["per_item"]
+        yield close(report.items, {k: v["score"] for k, v in items.items()})
+        yield all(
+            close(dict(enumerate(report.tiles[k])), dict(enumerate(v["per_image"]))) for k, v in items.items()
+        ) and all(
+            close(report.raw[k][-1], {int(n): x for n, x in v["last_image_raw_question_scores"].items()})
+            for k, v in items.items()
+        )
+        yield abs(report.mean - wanted["overall_mean"]) <= 1e-12
+        yield close(report.detailed, wanted["l2"]) and close(report.broad, wanted["l1"])
+        yield set(report.failed) == {name for name, *_ in wanted["failed"]}
+
+
 FILES: dict[str, Callable[[Path], Checks]] = {
     "timestep_embedding.safetensors": timestep_embedding,
     "units.safetensors": units,
@@ -210,6 +230,7 @@ FILES: dict[str, Callable[[Path], Checks]] = {
     "t5_relative_buckets.safetensors": t5_relative_buckets,
     "t5_tiny_fp16_saturation.safetensors": t5_tiny_fp16_saturation,
     "token_ids.json": token_ids,
+    "dpg_scoring.json": dpg_scoring,
 }
 
 
