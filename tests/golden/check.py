@@ -29,9 +29,10 @@ def check_lmd(folder: Path) -> list[tuple[str, int, int, list[str]]]:
     from safetensors import safe_open
 
     cases = load("golden_lmd_cases", HERE / "lmd_cases.py")
+    handlers = {**cases.HANDLERS, **load("golden_plan_cases", HERE / "plan_cases.py").HANDLERS}
     rows = []
     for path in sorted(folder.glob("*.json")):
-        handler = cases.HANDLERS.get(path.stem)
+        handler = handlers.get(path.stem)
         data = json.loads(path.read_text())
         if handler is None:
             rows.append((path.stem, 0, len(data["cases"]), [f"FAIL {path.stem}: no handler for this file"]))
