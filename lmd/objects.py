@@ -60,7 +60,7 @@ class ObjectRuns:
     def exact_steps(self) -> int:
         """For how many steps the objects ran on the composed image's own sigmas."""
         steps = min((r.steps for r in self.runs), default=0)
-        return min(steps, self.options.fast_after(self.settings.steps)) if self.options.fast_schedule else steps
+        return min(steps, self.options.exact_steps(self.settings.steps)) if self.options.fast_schedule else steps
 
     def with_masks(self, new: Sequence[Tensor]) -> ObjectRuns:
         """The same runs with other masks [B, h, w] or [h, w], one per object; an empty one becomes the box."""

@@ -32,8 +32,8 @@ class LMDOptions:
     use_background: bool = True
     use_negative: bool = True
 
-    def fast_after(self, steps: int) -> int:
-        """With the fast schedule, how many of `steps` are left as they are: what freezing and transfer need (5.5)."""
+    def exact_steps(self, steps: int) -> int:
+        """With the fast schedule, how many of `steps` stay as they are: what freezing and transfer need (5.5)."""
         return max(-(-self.guidance.max_index_step * steps // REFERENCE_STEPS), steps // 2)
 
     def object_box(self, box: Box) -> Box:

@@ -96,7 +96,8 @@ def sample_objects(
     background = initial_noise(settings, shape)
     sigmas = sigmas_of(model, settings)
     if options.fast_schedule:
-        sigmas = torch.tensor(schedule.fast_sigmas(sigmas.tolist(), options.fast_after(settings.steps)))
+        # One step more than is needed, because the last one before the stride doubles lands on another sigma.
+        sigmas = torch.tensor(schedule.fast_sigmas(sigmas.tolist(), options.exact_steps(settings.steps) + 1))
     sampler = _sampler(settings)
     extra_negative = layout.negative if options.use_negative else ""
     negative_text = negative or with_negative(extra_negative, OBJECT_NEGATIVE)

@@ -32,6 +32,14 @@ def names() -> list[str]:
     return found or [f"(put {FILES} into {' or '.join(folder_paths.get_folder_paths(FOLDER))})"]
 
 
+class _Holder(torch.nn.Module):
+    """The host's patcher sets `device` on its model; on Sam itself that is a read-only property."""
+
+    def __init__(self, sam: torch.nn.Module):
+        super().__init__()
+        self.sam = sam
+
+
 @dataclass(frozen=True, eq=False)
 class SamModel:
     """A loaded SAM; `patcher` is the host's handle for moving it between devices."""
@@ -50,7 +58,7 @@ class SamModel:
         from segment_anything import SamPredictor
 
         comfy.model_management.load_models_gpu([self.patcher])
-        predictor = SamPredictor(self.patcher.model)
+        predictor = SamPredictor(self.patcher.model.sam)
         predictor.set_image((image.clamp(0, 1) * 255).round().byte().cpu().numpy())
         found, confidence, _ = predictor.predict(
             point_coords=None if point is None else np.array([point]),
@@ -92,7 +100,7 @@ def load(name: str) -> SamModel:
         ) from None
     model.eval()
     patcher = comfy.model_patcher.ModelPatcher(
-        model,
+        _Holder(model),
         load_device=comfy.model_management.get_torch_device(),
         offload_device=comfy.model_management.unet_offload_device(),
     )

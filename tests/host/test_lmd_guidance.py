@@ -80,10 +80,27 @@ UNGUIDABLE = {"lcm", "sa_solver", "sa_solver_pece"}
 TWICE = GuidanceOptions(loss_scale=2.0, loss_threshold=0.0, max_index_step=50, max_iter=(2,))
 
 
+@pytest.fixture(scope="session")
+def demo():
+    """The pack's own trained model: small, so the long tables below stay affordable."""
+    from ella_lmd.nodes.host import demo_model
+
+    with torch.inference_mode():
+        return demo_model.load()
+
+
+SHAPES = Layout(
+    128,
+    128,
+    (LayoutObject("a red circle", Box(0.05, 0.3, 0.4, 0.5)), LayoutObject("a blue star", Box(0.55, 0.3, 0.4, 0.5))),
+    background="a photo of grass",
+)
+
+
 @pytest.mark.parametrize("sampler", [s for s in comfy.samplers.KSampler.SAMPLERS if s not in UNGUIDABLE])
-def test_every_sampler_of_the_host_is_guided(sd15, sampler):
+def test_every_sampler_of_the_host_is_guided(demo, sampler):
     """Energy falls within each guided step, the result differs from the unguided one, a mask's kept region stays."""
-    g = Guided(sd15, options=TWICE)
+    g = Guided(demo, layout=SHAPES, options=TWICE)
     steps = 3 if sampler != "dpm_fast" else 5
     plain = g.sample(g.model, sampler, steps=steps)
     result = g.sample(g.guided, sampler, steps=steps)
@@ -115,7 +132,8 @@ def test_heun_is_guided_once_a_step_and_not_at_its_inner_call(guided):
 
 
 @pytest.mark.parametrize("scheduler", comfy.samplers.KSampler.SCHEDULERS)
-def test_every_scheduler(guided, scheduler):
+def test_every_scheduler(demo, scheduler):
+    guided = Guided(demo, layout=SHAPES)
     plain = guided.sample(guided.model, scheduler=scheduler, steps=3)
     result = guided.sample(guided.guided, scheduler=scheduler, steps=3)
     assert guided.trace.rows and torch.isfinite(result).all() and not torch.equal(plain, result)
