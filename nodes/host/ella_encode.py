@@ -16,8 +16,8 @@ def encode_clip(clip, text: str) -> list:
     """As the host's CLIPTextEncode does it."""
     if clip is None:
         raise ValueError(
-            "The CLIP input is empty (a checkpoint without a text encoder?). Connect another CLIP to the node's `clip` "
-            "input, or set its mode to 'ELLA only'."
+            "ELLA and CLIP together need a CLIP, but none is connected (or the checkpoint has none). Connect one to the "
+            "`clip` input of ELLAEncode, or set its mode to 'ELLA only'."
         )
     return clip.encode_from_tokens_scheduled(clip.tokenize(text))
 

@@ -66,8 +66,13 @@ def encoder_files(name: str) -> list[str]:
     )
 
 
-def missing(name: str, kind: str) -> str | None:
-    """None when the file of that kind ('connector' or 'encoder') is there, else what to tell the user."""
+def missing(name: str | None, kind: str) -> str | None:
+    """None when the file of that kind ('connector' or 'encoder') is there, else what to tell the user.
+
+    A name that comes through a link is not known before the graph runs (None).
+    """
+    if name is None:
+        return None
     try:
         connector_path(name) if kind == "connector" else encoder_files(name)
     except FileNotFoundError as error:

@@ -14,8 +14,12 @@ import pytest
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 from ella_lmd.ella.timed import sources
+from ella_lmd.lmd.guidance import GuidanceOptions
+from ella_lmd.lmd.layout import Box, Layout, LayoutObject
 from ella_lmd.nodes.ella import ELLAEncode, ELLAModelLoader, ELLATextEncoderLoader, TimestepAwareConditioning
 from ella_lmd.nodes.host.ella_connector import REMEMBERED_TIMESTEPS
+from ella_lmd.nodes.host.ella_encode import join
+from ella_lmd.nodes.host.guide import EnergyTrace, guidance_target, patch_guidance
 from ella_lmd.tests import ella_models
 from ella_lmd.tests.ella_reference import Recorder, naive_connector
 
@@ -396,3 +400,23 @@ def test_gradients_of_the_latent_can_be_taken_with_ella_conditioning(graph):
     wrappers["ella_lmd_timestep_aware"] = mine
     assert graph.sample(positive, graph.ella("", "ELLA + CLIP"), model=model).isfinite().all()
     assert gradients == [True] * 3
+
+
+@pytest.mark.parametrize("order", ["guidance first", "ELLA first"])
+def test_layout_guidance_and_ella_on_one_model(graph, order):
+    box = Box(0.1, 0.1, 0.6, 0.6)
+    target, by_clip = guidance_target(graph.clip, Layout(64, 64, (LayoutObject("a red cat", box),), "a park"), "")
+    options = GuidanceOptions(loss_scale=2.0, loss_threshold=0.0, max_index_step=50, max_iter=(1,))
+    trace = EnergyTrace()
+    model = graph.model if order == "guidance first" else graph.patched
+    model = patch_guidance(model, target, options, trace)
+    model = TimestepAwareConditioning.execute(model).args[0] if order == "guidance first" else model
+    (one,) = graph.ella("a red cat in a park")
+    positive = join(one[0], by_clip)
+    with Recorder(model, graph.connector) as seen:
+        out = graph.sample(positive, graph.ella("", "ELLA + CLIP"), model=model, size=8)
+    assert out.isfinite().all()
+    assert set(seen.unet) == set(seen.connector)
+    assert reads(seen, lambda t: torch.cat([graph.tokens("a red cat in a park", t), by_clip[0][0]], 1))
+    with_gradients = [c for c in seen.contexts if c.shape[0] == 1]
+    assert len(with_gradients) >= 3, "the guided calls run the positive side alone"

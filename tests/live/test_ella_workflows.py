@@ -105,6 +105,22 @@ def test_a_graph_of_the_official_pack_runs_after_the_exchange_that_the_server_of
     assert "TimestepAwareConditioning" not in run(server, workflow, info)
 
 
+def test_a_prompt_of_the_official_pack_runs_as_it_is(server, shared):
+    """As an API client queues it: old ids, optional inputs left out, no titles."""
+    path = shared / "data" / "official_ella_workflows" / "workflow_ella_text_encode.workflow.json"
+    workflow = json.loads(path.read_text())
+    info, table = server.get("/object_info"), server.get("/node_replacements")
+    known = {**workflow, "nodes": [n for n in workflow["nodes"] if n["type"] in info]}
+    prompt = graphs.to_api(known, info)
+    links = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
+    for node in workflow["nodes"]:
+        if node["type"] not in info:
+            inputs = dict(zip(table[node["type"]][0]["old_widget_ids"], node.get("widgets_values", [])))
+            inputs |= {s["name"]: links[s["link"]] for s in node.get("inputs", []) if s["link"]}
+            prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+    assert server.files(server.run(small({k: {x: v[x] for x in ("class_type", "inputs")} for k, v in prompt.items()})))
+
+
 def exchange(node: dict, replacement: dict, info: dict) -> None:
     by_old = dict(zip(replacement["old_widget_ids"], node.get("widgets_values", [])))
     names = {m["old_id"]: m["new_id"] for m in replacement["input_mapping"]}
