@@ -66,6 +66,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--home", type=Path, default=home, help="where checkpoints, losses and sample grids go")
+    parser.add_argument("--rank", type=int, default=0, help="denoiser only: which of several processes this one is")
+    parser.add_argument("--workers", type=int, default=1, help="denoiser only: how many processes share every batch")
     options = parser.parse_args()
     options.home.mkdir(parents=True, exist_ok=True)
     prepare(options.threads)
@@ -73,8 +75,10 @@ def main() -> None:
         return export(options.home)
     from ella_lmd.demo import train_denoiser, train_vae
 
-    stage = {"vae": train_vae, "denoiser": train_denoiser}[options.stage]
-    stage.train(options.home, options.steps or stage.STEPS, options.seed)
+    if options.stage == "vae":
+        return train_vae.train(options.home, options.steps or train_vae.STEPS, options.seed)
+    steps = options.steps or train_denoiser.STEPS
+    train_denoiser.train(options.home, steps, options.seed, rank=options.rank, workers=options.workers)
 
 
 if __name__ == "__main__":

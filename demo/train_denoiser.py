@@ -18,6 +18,8 @@ BATCH = 32
 LEARNING_RATE = 8e-4
 EMPTY_RATE = 0.1
 """Share of captions replaced by the empty one, for classifier-free guidance."""
+FOREIGN_RATE = 0.05
+"""Share of captions replaced by a list of unknown words, which must count as empty: negative prompts are such lists."""
 UNKNOWN_RATE = 0.1
 """Share of captions in which one token becomes the unknown one, so that foreign words do little harm."""
 
@@ -83,8 +85,20 @@ def batch(found: dict[str, torch.Tensor], generator: torch.Generator) -> tuple[t
     unknown = chance(UNKNOWN_RATE)
     position = 1 + below(10)
     tokens[unknown.nonzero()[:, 0], position[unknown]] = 0
+    for row in chance(FOREIGN_RATE).nonzero()[:, 0]:
+        tokens[row] = foreign(found, generator)
     tokens[chance(EMPTY_RATE)] = found["empty"]
     return found["latents"][picked].float(), tokens
+
+
+def foreign(found: dict[str, torch.Tensor], generator: torch.Generator) -> torch.Tensor:
+    """A token row `[77]` of 1 to 50 unknown words, some followed by commas."""
+    start, end = found["empty"][:2]
+    row = torch.full_like(found["empty"], end.item())
+    length = int(torch.randint(1, 51, (1,), generator=generator))
+    commas = torch.rand(length, generator=generator) < 0.3
+    row[0], row[1 : 1 + length] = start, torch.where(commas, found["comma"], 0)
+    return row
 
 
 def learning_rate(step: int, steps: int) -> float:
@@ -92,9 +106,35 @@ def learning_rate(step: int, steps: int) -> float:
     return LEARNING_RATE * min(1, (step + 1) / 200) * max(0.05, min(1, 3 * (1 - step / steps)))
 
 
-def train(home: Path, steps: int, seed: int, save_every: int = 200, grid_every: int = 400) -> None:
-    """Train for `steps` steps in all, resuming from `home/denoiser.pt`; losses go to `home/denoiser.csv`."""
+def average_gradients(module: torch.nn.Module, workers: int) -> None:
+    """Make every worker's gradients their mean over all workers."""
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients])
+    torch.distributed.all_reduce(flat)
+    for gradient, part in zip(gradients, (flat / workers).split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+def train(
+    home: Path,
+    steps: int,
+    seed: int,
+    save_every: int = 200,
+    grid_every: int = 400,
+    rank: int = 0,
+    workers: int = 1,
+    port: int = 29517,
+) -> None:
+    """Train for `steps` steps in all, resuming from `home/denoiser.pt`; losses go to `home/denoiser.csv`.
+
+    With several `workers`, each is a process with its own `rank` that takes its part of every batch; only rank 0
+    writes files. The result is that of one worker, up to rounding.
+    """
+    if workers > 1:
+        torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=workers)
     found = data.make(home / "data.pt", SCENES, seed)
+    comma = demo_model.tokenise()(",")[1]
+    found["comma"] = (torch.searchsorted(found["vocabulary"], comma) + 1).short()
     torch.manual_seed(seed)
     pair = Pair(len(found["vocabulary"]))
     demo_model.initialise(pair)
@@ -118,14 +158,19 @@ def train(home: Path, steps: int, seed: int, save_every: int = 200, grid_every: 
         clean, tokens = batch(found, generator)
         noise = torch.randn(clean.shape, generator=generator)
         timesteps = torch.randint(1000, (BATCH,), generator=generator)
+        clean, tokens, noise, timesteps = (x[rank::workers] for x in (clean, tokens, noise, timesteps))
         a = signal[timesteps].view(-1, 1, 1, 1)
         with torch.autocast("cpu", torch.bfloat16):
             predicted = pair(a.sqrt() * clean + (1 - a).sqrt() * noise, timesteps, tokens)
         loss = (predicted.float() - noise).square().mean()
         optimiser.zero_grad()
         loss.backward()
+        if workers > 1:
+            average_gradients(pair, workers)
         torch.nn.utils.clip_grad_norm_(pair.parameters(), 1.0)
         optimiser.step()
+        if rank > 0:
+            continue
         decay = min(0.999, (step + 1) / (step + 10))
         for name, value in pair.state_dict().items():
             average[name].lerp_(value, 1 - decay)
