@@ -50,15 +50,13 @@ def _saturate_output(_module, _args, output):
     return _saturate(output)
 
 
-def _norm_in_float32(module: T5LayerNorm, x: torch.Tensor) -> torch.Tensor:
-    """Squares of large halves overflow, so the mean square is taken in float32, as in the reference."""
-    wide = x.float()
-    wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + module.variance_epsilon)
-    return comfy.ops.cast_to_input(module.weight, x) * wide.to(x.dtype)
-
-
 class HalfSafeNorm(T5LayerNorm):
-    forward = _norm_in_float32
+    """Squares of large halves overflow, so the mean square is taken in float32, as in the reference."""
+
+    def forward(self, x):
+        wide = x.float()
+        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+        return comfy.ops.cast_to_input(self.weight, x) * wide.to(x.dtype)
 
 
 class EllaT5(T5):
@@ -240,10 +238,12 @@ _QUANTIZATION_KEYS = (".weight_scale", ".input_scale", ".comfy_quant")
 
 
 def _storage_dtype(state: dict[str, torch.Tensor], as_trained: bool, quantized: bool) -> torch.dtype:
-    """How the weights are kept: fp8 stays, everything else becomes half as in training, or stays as it is."""
-    if quantized:  # the layers know their own storage; this is for the rest
-        return state["encoder.final_layer_norm.weight"].dtype
-    stored = state["encoder.block.0.layer.0.SelfAttention.q.weight"].dtype
-    if stored in (torch.float8_e4m3fn, torch.float8_e5m2):
+    """How the weights are kept: all of them as the file has its norms, except that training had them in half.
+
+    A file that is fp8 throughout stays fp8; one with fp8 matrices and finer norms is kept in half, so that its norms
+    lose nothing. Scaled fp8 layers know their own storage; for those this is what the rest is kept in.
+    """
+    stored = state["encoder.final_layer_norm.weight"].dtype
+    if quantized or stored in (torch.float8_e4m3fn, torch.float8_e5m2):
         return stored
     return torch.float16 if as_trained else stored

@@ -121,12 +121,13 @@ def formats(t5):
             {("encoder.embed_tokens.weight" if k == "shared.weight" else k): v for k, v in t5.items()}, 2e-3
         ),
         "fp8": ({k: v.to(FP8) if linear[k] else v.half() for k, v in t5.items()}, 0.3),
+        "fp8 throughout": ({k: v.to(FP8) for k, v in t5.items()}, 0.3),
         "scaled fp8": (scaled, 0.3),
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    "form", ["fp32", "fp16", "bf16", "whole model", "embedding in the encoder", "fp8", "scaled fp8"]
+    "form", ["fp32", "fp16", "bf16", "whole model", "embedding in the encoder", "fp8", "fp8 throughout", "scaled fp8"]
 )
 def test_every_form_of_the_encoder_loads_and_agrees(folders, t5, form):
     save_file(t5, folders / "text_encoders" / "exact.safetensors")
