@@ -1,0 +1,88 @@
+"""The demo world's benchmark: the detector on pictures whose truth is known, the prompts, and the verdicts."""
+
+import random
+from collections import Counter
+
+import pytest
+from ella_lmd.demo import benchmark, detect, world
+from ella_lmd.lmd.benchmark import predicate
+
+
+def matched(scene, found):
+    """(objects found with the right kind, colour and place; detections that are no object)"""
+    left, right = list(found), 0
+    for thing in scene.things:
+        for d in left:
+            near = abs(d.centre[0] - thing.x) < 0.08 and abs(d.centre[1] - thing.y) < 0.08
+            if near and (d.kind, d.colour) == (thing.kind, thing.colour):
+                left.remove(d)
+                right += 1
+                break
+    return right, len(left)
+
+
+def test_detector_finds_what_was_drawn():
+    rng = random.Random(11)
+    objects = found = extra = 0
+    for _ in range(300):
+        scene = world.sample_scene(rng)
+        right, wrong = matched(scene, detect.detect(world.render(scene)))
+        objects, found, extra = objects + len(scene.things), found + right, extra + wrong
+    assert found / objects >= 0.99 and extra / objects <= 0.01, (found, extra, objects)
+
+
+@pytest.mark.parametrize("background", world.BACKGROUNDS)
+def test_detector_finds_nothing_on_an_empty_background(background):
+    assert detect.detect(world.render(world.Scene(background, ()))) == []
+
+
+def test_detector_takes_any_size():
+    scene = world.Scene("grass", (world.Thing("heart", "yellow", 0.5, 0.4, 0.4, 0.4),))
+    for size in (96, 128, 256):
+        (found,) = detect.detect(world.render(scene, size))
+        assert (found.kind, found.colour) == ("heart", "yellow")
+        assert max(abs(a - b) for a, b in zip(found.box, scene.things[0].box, strict=True)) < 0.045
+
+
+def test_prompts_are_as_many_as_asked_for_in_every_task():
+    full = benchmark.prompts(100)
+    assert Counter(task for task, _ in full) == dict.fromkeys(benchmark.TASKS, 100)
+    assert set(benchmark.prompts(10)) <= set(full) and benchmark.prompts(10) == benchmark.prompts(10)
+    for number in world.NUMBERS[1:]:
+        assert sum(f" {number} " in p for t, p in full if t == "numeracy") == 20
+
+
+def scene_of(layout, rng):
+    """A scene with the layout's objects; colours that it leaves open are random."""
+    things = []
+    for o in layout.objects:
+        *_, colour, kind = ["", *o.phrase.split()]
+        colour = colour if colour in world.COLOURS else rng.choice(list(world.COLOURS))
+        things.append(world.Thing(kind, colour, *o.box.centre, o.box.w, o.box.h))
+    return world.Scene(rng.choice(list(world.BACKGROUNDS)), tuple(things))
+
+
+def test_true_layouts_are_right_and_their_drawings_pass():
+    rng, passed = random.Random(0), Counter()
+    for task, prompt in benchmark.prompts(40):
+        layout = benchmark.true_layout(prompt)
+        assert predicate(prompt, layout), prompt
+        assert all(0 <= v <= 1 for o in layout.objects for v in o.box.corners)
+        assert benchmark.true_layout(prompt) == layout
+        passed[task] += benchmark.verdict(prompt, detect.detect(world.render(scene_of(layout, rng))))
+    assert min(passed.values()) >= 38, passed
+
+
+def test_wrong_pictures_fail():
+    def verdict(prompt, *things):
+        scene = world.Scene("sand", tuple(world.Thing(*t, 0.25, 0.25) for t in things))
+        return bool(benchmark.verdict(f"{benchmark.SCENE} {prompt}", detect.detect(world.render(scene))))
+
+    star, ring = ("star", "red", 0.3, 0.3), ("ring", "blue", 0.7, 0.7)
+    assert verdict("with a red star and a blue ring", star, ring)
+    assert not verdict("with a blue star and a red ring", star, ring)
+    assert verdict("with a star on the left and a ring on the right", star, ring)
+    assert not verdict("with a star on the right and a ring on the left", star, ring)
+    assert not verdict("with a star on the top and a moon on the bottom", star, ring)
+    assert verdict("with one star", star, ring) and not verdict("with two stars", star, ring)
+    assert verdict("without hearts", star, ring) and not verdict("without stars", star, ring)
