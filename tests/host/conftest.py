@@ -52,3 +52,12 @@ def extra_nodes():
 
     asyncio.run(nodes.init_builtin_extra_nodes())
     return nodes.NODE_CLASS_MAPPINGS
+
+
+@pytest.fixture(scope="session")
+def demo():
+    """The pack's own trained model: small, so the long tables below stay affordable."""
+    from ella_lmd.nodes.host import demo_model
+
+    with torch.inference_mode():
+        return demo_model.load()

@@ -3,7 +3,6 @@
 import copy
 
 import comfy.samplers
-import nodes
 import pytest
 import torch
 from ella_lmd.lmd.energy import EnergyOptions, total_energy
@@ -15,6 +14,8 @@ from ella_lmd.nodes.host.attention import Layer, guided_layers, mask_layer
 from ella_lmd.nodes.host.gradients import energy_gradient
 from ella_lmd.nodes.host.guide import EnergyTrace, guidance_target, patch_guidance
 from ella_lmd.nodes.host.steps import UnsupportedSampler, call_plan
+
+import nodes
 
 LAYOUT = Layout(
     128,
@@ -80,15 +81,6 @@ UNGUIDABLE = {"lcm", "sa_solver", "sa_solver_pece"}
 TWICE = GuidanceOptions(loss_scale=2.0, loss_threshold=0.0, max_index_step=50, max_iter=(2,))
 
 
-@pytest.fixture(scope="session")
-def demo():
-    """The pack's own trained model: small, so the long tables below stay affordable."""
-    from ella_lmd.nodes.host import demo_model
-
-    with torch.inference_mode():
-        return demo_model.load()
-
-
 SHAPES = Layout(
     128,
     128,
@@ -102,19 +94,18 @@ def test_every_sampler_of_the_host_is_guided(demo, sampler):
     """Energy falls within each guided step, the result differs from the unguided one, a mask's kept region stays."""
     g = Guided(demo, layout=SHAPES, options=TWICE)
     steps = 3 if sampler != "dpm_fast" else 5
-    plain = g.sample(g.model, sampler, steps=steps)
     result = g.sample(g.guided, sampler, steps=steps)
     assert torch.isfinite(result).all()
-    assert not torch.equal(plain, result)
     falls = fall(g.trace)
     assert falls and sum(falls) >= 0.95 * len(falls), g.trace.rows
-    if sampler == "dpm_adaptive":  # its step control sees the whole latent, so every cell changes
-        return
     mask = torch.ones(1, 1, 16, 16)
     mask[..., :5, :] = 0
-    kept = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
-    masked = g.sample(g.guided, sampler, steps=steps, samples=kept, noise_mask=mask)
-    assert (masked[..., :5, :] - kept[..., :5, :]).abs().max() < 1e-4
+    start = {"samples": torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1)), "noise_mask": mask}
+    plain = g.sample(g.model, sampler, steps=steps, **start)
+    masked = g.sample(g.guided, sampler, steps=steps, **start)
+    assert not torch.allclose(masked[..., 5:, :], plain[..., 5:, :], atol=1e-3)
+    if sampler != "dpm_adaptive":  # its step control looks at the whole latent, so every cell changes a little
+        assert torch.allclose(masked[..., :5, :], plain[..., :5, :], atol=1e-6)
 
 
 @pytest.mark.parametrize("sampler", sorted(UNGUIDABLE))
@@ -367,14 +358,18 @@ def test_the_gradient_equals_a_plain_full_forward_outside_inference_mode(sd15):
                 cond = step.run.guider.conds["positive"][0]
                 columns = sorted({p for o in target.objects for p in o.positions})
                 seen.update(x=x.clone(), sigma=step.sigma.clone(), columns=columns, layers=self.guide.layers)
-                local = [o.__class__(o.phrase, o.boxes, tuple(map(columns.index, o.positions)), 0) for o in target.objects]
+                local = [
+                    o.__class__(o.phrase, o.boxes, tuple(map(columns.index, o.positions)), 0) for o in target.objects
+                ]
                 energy = lambda maps: total_energy(maps, local, EnergyOptions())  # noqa: E731
                 seen["found"] = energy_gradient(
                     step.run.guider, cond, x, step.sigma, step.run.model_options, self.guide.layers, columns, energy
                 )
                 seen["context"] = cond["model_conds"]["c_crossattn"].cond.clone()
                 seen["sampling"] = step.run.guider.inner_model.model_sampling
-                seen["state"] = {k: v.clone() for k, v in step.run.guider.inner_model.diffusion_model.state_dict().items()}
+                seen["state"] = {
+                    k: v.clone() for k, v in step.run.guider.inner_model.diffusion_model.state_dict().items()
+                }
                 seen["energy"] = energy
             return x
 
@@ -451,10 +446,13 @@ def test_other_families_are_guided_by_the_same_rule(family, sd15):
 
     model = nodes.UNETLoader().load_unet(test_models.diffusion_model(family).name, "default")[0]
     layers = [str(x) for x in guided_layers(model.model.diffusion_model)]
-    assert layers == {
-        "sd2": ["middle.0", "output.3", "output.4", "output.5"],
-        "sdxl": ["middle.0", "output.0", "output.1", "output.2"],
-    }[family]
+    assert (
+        layers
+        == {
+            "sd2": ["middle.0", "output.3", "output.4", "output.5"],
+            "sdxl": ["middle.0", "output.0", "output.1", "output.2"],
+        }[family]
+    )
     target, _ = guidance_target(sd15[1], LAYOUT, "")
     generator = torch.Generator().manual_seed(0)
     width = {"sd2": 1024, "sdxl": 2048}[family]

@@ -114,10 +114,10 @@ def count_samples(monkeypatch) -> list[str]:
     return seen
 
 
-def test_editing_one_object_recomputes_that_one_only(sd15, monkeypatch):
+def test_editing_one_object_recomputes_that_one_only(demo, monkeypatch):
     from dataclasses import replace
 
-    model, clip, _ = sd15
+    model, clip, _ = demo
     settings = replace(SETTINGS, steps=2)
     seen = count_samples(monkeypatch)
     lmd.sample_objects(model, clip, LAYOUT, settings, TWICE)
@@ -134,10 +134,10 @@ def test_editing_one_object_recomputes_that_one_only(sd15, monkeypatch):
 
 
 @pytest.mark.parametrize("change", ["seed", "steps", "options", "prompt", "weights", "patch"])
-def test_everything_that_matters_is_in_the_cache_key(sd15, monkeypatch, change):
+def test_everything_that_matters_is_in_the_cache_key(demo, monkeypatch, change):
     from dataclasses import replace
 
-    model, clip, _ = sd15
+    model, clip, _ = demo
     settings, options, layout = replace(SETTINGS, steps=1), TWICE, replace(LAYOUT, objects=LAYOUT.objects[:1])
     seen = count_samples(monkeypatch)
     lmd.sample_objects(model, clip, layout, settings, options)
@@ -152,7 +152,7 @@ def test_everything_that_matters_is_in_the_cache_key(sd15, monkeypatch, change):
     elif change == "weights":
         model = model.clone()
         key = "diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight"
-        assert model.add_patches({key: ("diff", (torch.ones(320, 768) * 0.01,))})
+        assert model.add_patches({key: ("diff", (torch.ones_like(model.model.state_dict()[key]) * 0.01,))})
     else:
         model = model.clone()
         model.set_model_attn2_patch(lambda q, k, v, extra: (q, k, v))
@@ -169,10 +169,10 @@ def test_the_cache_is_bounded():
     assert small.get(0) is None and small.get(9) == 9 and small.get(8) == 8 and small.get(7) is None
 
 
-def test_an_interrupt_keeps_the_finished_objects(sd15, monkeypatch):
+def test_an_interrupt_keeps_the_finished_objects(demo, monkeypatch):
     from dataclasses import replace
 
-    model, clip, _ = sd15
+    model, clip, _ = demo
     settings = replace(SETTINGS, steps=1)
     seen = count_samples(monkeypatch)
     original = lmd.Bar.run_done
@@ -191,12 +191,12 @@ def test_an_interrupt_keeps_the_finished_objects(sd15, monkeypatch):
     assert len(seen) == 1
 
 
-def test_one_bar_runs_over_objects_and_composition(sd15, monkeypatch):
+def test_one_bar_runs_over_objects_and_composition(demo, monkeypatch):
     from dataclasses import replace
 
     import comfy.utils
 
-    model, clip, _ = sd15
+    model, clip, _ = demo
     updates = []
     monkeypatch.setattr(
         comfy.utils, "PROGRESS_BAR_HOOK", lambda now, total, preview, **kw: updates.append((now, total))
@@ -208,10 +208,10 @@ def test_one_bar_runs_over_objects_and_composition(sd15, monkeypatch):
     assert {total for _, total in updates} == {8} and values == sorted(values) and values[-1] == 8
 
 
-def test_each_image_of_a_batch_equals_its_own_run(sd15):
+def test_each_image_of_a_batch_equals_its_own_run(demo):
     from dataclasses import replace
 
-    model, clip, _ = sd15
+    model, clip, _ = demo
     layout, settings = replace(LAYOUT, objects=LAYOUT.objects[:2]), replace(SETTINGS, steps=3)
     pair = lmd.sample_objects(model, clip, layout, replace(settings, batch=2), TWICE)
     latent = lmd.compose_and_sample(model, clip, pair)[0]
@@ -223,20 +223,20 @@ def test_each_image_of_a_batch_equals_its_own_run(sd15):
 
 
 @pytest.mark.parametrize("size", [(128, 192), (200, 120)])
-def test_portrait_landscape_and_odd_sizes(sd15, size):
+def test_portrait_landscape_and_odd_sizes(demo, size):
     from dataclasses import replace
 
-    model, clip, _ = sd15
+    model, clip, _ = demo
     objects = lmd.sample_objects(model, clip, LAYOUT.on_canvas(*size), replace(SETTINGS, steps=2), TWICE)
     latent = lmd.compose_and_sample(model, clip, objects)[0]
     assert latent.shape == (1, 4, size[1] // 8, size[0] // 8) and torch.isfinite(latent).all()
 
 
 @pytest.mark.parametrize("sampler", ["euler_ancestral", "dpmpp_2m", "heun", "dpmpp_2m_sde", "uni_pc", "dpm_fast"])
-def test_other_samplers_compose_too(sd15, sampler):
+def test_other_samplers_compose_too(demo, sampler):
     from dataclasses import replace
 
-    model, clip, _ = sd15
+    model, clip, _ = demo
     settings = replace(SETTINGS, steps=5, sampler=sampler, scheduler="karras")
     layout = replace(LAYOUT, objects=LAYOUT.objects[:1])
     objects = lmd.sample_objects(model, clip, layout, settings, TWICE)
@@ -245,17 +245,17 @@ def test_other_samplers_compose_too(sd15, sampler):
 
 
 @pytest.mark.parametrize(("sampler", "words"), [("lcm", "ddim"), ("dpm_adaptive", "fixed steps")])
-def test_samplers_that_cannot_be_composed_are_refused(sd15, sampler, words):
+def test_samplers_that_cannot_be_composed_are_refused(demo, sampler, words):
     from dataclasses import replace
 
     with pytest.raises(ValueError, match=words):
-        lmd.sample_objects(sd15[0], sd15[1], LAYOUT, replace(SETTINGS, sampler=sampler), TWICE)
+        lmd.sample_objects(demo[0], demo[1], LAYOUT, replace(SETTINGS, sampler=sampler), TWICE)
 
 
-def test_the_fast_schedule_leaves_the_needed_steps_as_they_were(sd15):
+def test_the_fast_schedule_leaves_the_needed_steps_as_they_were(demo):
     from dataclasses import replace
 
-    model, clip, _ = sd15
+    model, clip, _ = demo
     layout = replace(LAYOUT, objects=LAYOUT.objects[:1])
     settings = replace(SETTINGS, steps=10)
     slow = lmd.sample_objects(model, clip, layout, settings, TWICE)
@@ -268,11 +268,11 @@ def test_the_fast_schedule_leaves_the_needed_steps_as_they_were(sd15):
         lmd.compose_and_sample(model, clip, fast, frozen_ratio=0.9)
 
 
-def test_a_layout_without_objects_is_a_plain_run_of_the_background(sd15):
+def test_a_layout_without_objects_is_a_plain_run_of_the_background(demo):
     """Bit-identical to a stock KSampler with the same seed and prompts."""
     from dataclasses import replace
 
-    model, clip, _ = sd15
+    model, clip, _ = demo
     empty = replace(LAYOUT, objects=())
     objects = lmd.sample_objects(model, clip, empty, SETTINGS, LMDOptions())
     latent, _, text = lmd.compose_and_sample(model, clip, objects, negative="blurry")
@@ -310,10 +310,10 @@ def test_the_weights_are_untouched_and_guided_models_go_in_too(sd15, run):
     assert all(torch.equal(v, before[k]) for k, v in model.model.state_dict().items())
 
 
-def test_two_of_a_kind_share_a_phrase_and_keep_their_own_references(sd15):
+def test_two_of_a_kind_share_a_phrase_and_keep_their_own_references(demo):
     from dataclasses import replace
 
-    model, clip, _ = sd15
+    model, clip, _ = demo
     twins = (LayoutObject("a cat", Box(0.05, 0.4, 0.4, 0.5)), LayoutObject("a cat", Box(0.55, 0.4, 0.4, 0.5)))
     layout = replace(LAYOUT, objects=(*twins, LAYOUT.objects[2]))
     objects = lmd.sample_objects(model, clip, layout, replace(SETTINGS, steps=2), TWICE)
