@@ -43,12 +43,14 @@ class ELLACompatTextEncoderLoader(io.ComfyNode):
                     min=0,
                     max=TRAINED_LENGTH,
                     step=16,
+                    optional=True,
                     tooltip="0: exactly the tokens of the text. Otherwise: padded or cut to this many tokens.",
                 ),
                 io.Combo.Input(
                     "dtype",
                     options=list(DTYPES),
                     default="auto",
+                    optional=True,
                     tooltip="auto and FP16: as ELLA was trained. FP32: single precision.",
                 ),
             ],
@@ -99,18 +101,18 @@ class ELLACompatSetTimesteps(io.ComfyNode):
             search_aliases=["SetEllaTimesteps"],
             is_deprecated=True,
             inputs=[
-                io.Model.Input("model", tooltip="Not used."),
+                io.Model.Input("model", optional=True, tooltip="Not used."),
                 ConnectorType.Input("ella", tooltip="Passed on as it is."),
-                io.String.Input("scheduler", default="normal", tooltip="Not used."),
-                io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Not used."),
-                io.Float.Input("denoise", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="Not used."),
+                io.String.Input("scheduler", default="normal", optional=True, tooltip="Not used."),
+                io.Int.Input("steps", default=20, min=1, max=10000, optional=True, tooltip="Not used."),
+                io.Float.Input("denoise", default=1.0, min=0.0, max=1.0, step=0.01, optional=True, tooltip="Not used."),
                 io.Sigmas.Input("sigmas", optional=True, tooltip="Not used."),
             ],
             outputs=[ConnectorType.Output(display_name="ELLA", tooltip="The connector, as it came in.")],
         )
 
     @classmethod
-    def execute(cls, model, ella, scheduler, steps, denoise, sigmas=None) -> io.NodeOutput:
+    def execute(cls, ella, model=None, scheduler="normal", steps=20, denoise=1.0, sigmas=None) -> io.NodeOutput:
         return io.NodeOutput(ella)
 
 
