@@ -1,6 +1,7 @@
 """Every graph in workflows/ runs through the real server to an image; the nodes' descriptions change only on purpose."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -20,6 +21,9 @@ def shrink(prompt: dict) -> dict:
         for name, value in SMALL.items():
             if isinstance(node["inputs"].get(name), int):
                 node["inputs"][name] = value
+        if "source.reply" in node["inputs"]:  # its boxes are written for 512 pixels
+            text = node["inputs"]["source.reply"]
+            node["inputs"]["source.reply"] = re.sub(r"\d+", lambda m: str(int(m[0]) // 4), text)
     return prompt
 
 
