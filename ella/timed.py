@@ -77,6 +77,10 @@ class TimedTokens(torch.Tensor):
             )
         return result
 
+    def __copy__(self) -> Tensor:
+        values = plain(self)
+        return TimedTokens.wrap(values.view_as(values), getattr(self, "origin", None), getattr(self, "on_read", None))
+
     def __deepcopy__(self, memo: dict) -> Tensor:
         return TimedTokens.wrap(plain(self).clone(), getattr(self, "origin", None), getattr(self, "on_read", None))
 

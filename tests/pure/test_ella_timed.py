@@ -82,7 +82,7 @@ def test_tokens_that_were_written_into_are_no_longer_recomputed(tokens, write):
 
 
 def test_copies_follow_and_files_hold_plain_numbers(tokens):
-    assert is_timed(copy.deepcopy([tokens])[0])
+    assert is_timed(copy.deepcopy([tokens])[0]) and is_timed(copy.copy(tokens))
     assert type(pickle.loads(pickle.dumps(tokens))) is torch.Tensor
 
 
