@@ -1,0 +1,302 @@
+"""Does a layout give what its prompt asks for? A checker that would rather say nothing than raise a false alarm.
+
+It reads the prompt with the offline planner's reader. What it does not understand is left to the language model and
+listed in `Verdict.unsure`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from . import words
+from .layout import Box, Layout
+from .offline import lexicon
+from .offline.reader import read
+from .offline.scene import Relation, Scene, Thing
+from .sameness import boxes_of, colours_in, head, is_english, is_person, matches, named, nouns, same
+
+MIN_SIDE = 0.02  # of the canvas: smaller boxes hold less than one cell of most models' attention
+_OUTSIDE = 0.01
+_SAME_KIND, _ANY_KIND = 0.5, 0.7  # intersection over union from which two boxes are taken for one place
+_TOUCH = ("on", "in", "under", "behind", "front", "between")
+_MOST_COUNTED = 10
+_GAP = 0.12
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One thing that is wrong. `kind`: count, attribute, relation, negation, overlap, canvas, size, negative or
+    background. `boxes` and `others` are object indices that geometry can mend; `relation` says what should hold.
+    """
+
+    kind: str
+    text: str
+    boxes: tuple[int, ...] = ()
+    others: tuple[int, ...] = ()
+    relation: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    violations: tuple[Violation, ...]
+    unsure: tuple[str, ...] = ()
+
+    @property
+    def good(self) -> bool:
+        return not self.violations
+
+
+def check(prompt: str, layout: Layout) -> Verdict:
+    """Everything that is surely wrong with `layout` for `prompt`."""
+    scene, unsure = understand(prompt)
+    found: list[Violation] = []
+    if scene is not None:
+        mine = {id(t): boxes_of(t, scene, layout) for t in scene.things}
+        found += [*_negations(scene, layout), *_counts(scene, layout), *_attributes(scene, layout)]
+        if not unsure:
+            found += _relations(scene, layout, mine, prompt)
+    found += [*_geometry(layout, scene), *_prompts(layout, scene)]
+    return Verdict(tuple(found), unsure)
+
+
+def understand(prompt: str) -> tuple[Scene | None, tuple[str, ...]]:
+    """What the prompt says, or None; and what of it was not understood."""
+    text = prompt.strip()
+    if not text:
+        return None, ()
+    if not is_english(text):
+        return None, ("the prompt is not in English, so only the boxes themselves were checked",)
+    scene = read(text[:4000])
+    return scene, tuple(n for n in scene.notes if n.startswith("not understood"))
+
+
+def _phrases(layout: Layout) -> list[str]:
+    return [o.phrase for o in layout.objects]
+
+
+def _open(thing: Thing, scene: Scene) -> bool:
+    """Is the number of `thing` left open, or nothing that a box must show?"""
+    low = thing.head.lower()
+    for note in scene.notes:
+        quoted = re.match(r'"(?:\d+ )?([^"]+)": (?:no|more)', note)
+        if quoted and same(head(quoted[1]), low):
+            return True
+    return (
+        thing.mass
+        or thing.name
+        or low in lexicon.PARTS | lexicon.CLOTHES | lexicon.MASS | lexicon.COLLECTIVES | lexicon.STYLE_NOUNS
+        or low in words.PAIR_NOUNS
+        or low in lexicon.MATTER
+        or thing.count > _MOST_COUNTED
+    )
+
+
+def _counts(scene: Scene, layout: Layout) -> list[Violation]:
+    found = []
+    phrases = _phrases(layout)
+    heads = [head(p) for p in phrases]
+    spoken = set(nouns(" ".join(phrases)))
+    behind = nouns(layout.background)
+    done: list[str] = []
+    for thing in scene.things:
+        low = thing.head.lower()
+        if any(same(low, d) for d in done) or _unreadable(low):
+            continue
+        done.append(low)
+        kin = [t for t in scene.things if same(t.head.lower(), low)]
+        if any(_open(t, scene) for t in kin):
+            continue
+        want = sum(t.count for t in kin)
+        exact = all(t.counted for t in kin) and want > 0
+        have = sum(same(low, h) for h in heads)
+        name = words.plural(low) if want > 1 else words.with_article(low)
+        if have > want and exact:
+            found.append(Violation("count", f"there are {have} boxes for {words.plural(low)} instead of {want}"))
+        elif 0 < have < want and not (low in spoken and have == 0):
+            hint = "; write one box for each single one" if want > 1 else ""
+            found.append(Violation("count", f"there are {have} boxes for {name} instead of {want}{hint}"))
+        elif have == 0 and _surely_missing(low, kin, heads, spoken, behind, scene, exact):
+            hint = f" {want} boxes" if want > 1 else " a box"
+            found.append(Violation("count", f"{name} {'are' if want > 1 else 'is'} missing; it needs{hint}"))
+    return found
+
+
+def _unreadable(low: str) -> bool:
+    return not re.fullmatch(r"[a-z][a-z'-]+", low)
+
+
+def _known(noun: str) -> bool:
+    return noun in lexicon.ANIMATE or noun in _EVERYDAY
+
+
+_EVERYDAY = words.word_set(
+    """
+    backpack book bottle bowl car cat chair cup dog laptop table bench lamp bed sofa apple ball kite boat house van bus
+    bicycle guitar clock umbrella window door flower tree vase plate bird windmill lighthouse fence oak hare
+    """
+)
+
+
+def _surely_missing(low, kin, heads, spoken, behind, scene: Scene, exact: bool) -> bool:
+    """No box, no other phrase and no synonym stands for it, and it is not a place that the background may hold."""
+    if low in spoken or any(same(low, s) for s in spoken if s in lexicon.ANIMATE | _EVERYDAY):
+        return False
+    if any(same(low, w) for w in behind) and not (exact or any(t.position != (None, None) for t in kin)):
+        return False
+    if low in lexicon.PLACES or low in lexicon.BUILT or low.endswith(lexicon.PLACE_ENDINGS):
+        return False
+    wanted = {t.head.lower() for t in scene.things}
+    strangers = [h for h in heads if not any(same(h, w) for w in wanted)]
+    return _known(low) and all(map(_known, strangers)) or not strangers
+
+
+def _attributes(scene: Scene, layout: Layout) -> list[Violation]:
+    found = []
+    for thing in scene.things:
+        colours = colours_in(thing.before)
+        mine = [p for p in _phrases(layout) if matches(thing, p)]
+        if not colours or not mine or _open(thing, scene):
+            continue
+        have = sum(bool(colours & colours_in(re.findall(r"[\w-]+", p.lower()))) for p in mine)
+        if have < min(thing.count, len(mine)):
+            said = " ".join(w for w in thing.before if w.lower() in lexicon.COLOURS)
+            thing_ = words.with_article(f"{said} {thing.head.lower()}")
+            found.append(Violation("attribute", f'the colour of "{thing_}" is missing from its name: write "{thing_}"'))
+    return found
+
+
+def _negations(scene: Scene, layout: Layout) -> list[Violation]:
+    wanted = {t.head.lower() for t in scene.things}
+    absent = {a for a in scene.absent_heads if not any(same(a, w) for w in wanted)}
+    found = []
+    for i, phrase in enumerate(_phrases(layout)):
+        noun = head(phrase)
+        if noun in absent or (is_person(noun) and absent & {"people", "person"}):
+            text = f'"{phrase}" has a box although the caption rules it out: leave it away'
+            found.append(Violation("negation", text, (i,)))
+    return found
+
+
+# relation -> the sentence of the complaint
+_SAYING = {
+    "left": "left of", "right": "right of", "above": "above", "below": "below", "on": "on", "under": "under",
+    "in": "in", "between": "between",
+}  # fmt: skip
+
+
+_ON = re.compile(r"\b(?:on|onto|upon|atop)\b", re.I)  # the reader's "on" also stands for "along", "up" and "through"
+
+
+def _relations(scene: Scene, layout: Layout, mine: dict[int, list[int]], prompt: str) -> list[Violation]:
+    found = []
+    for relation in (*scene.relations, *_opposites(scene)):
+        if relation.kind not in _SAYING or (relation.kind == "on" and not _ON.search(prompt)):
+            continue
+        a = [i for t in relation.subjects for i in mine[id(t)]] if _all_here(relation.subjects, mine) else []
+        b = [i for t in relation.targets for i in mine[id(t)]] if _all_here(relation.targets, mine) else []
+        if not a or not b or set(a) & set(b):
+            continue
+        first, second = [layout.objects[i].box for i in a], [layout.objects[i].box for i in b]
+        if not holds(relation.kind, first, second):
+            names = layout.objects[a[0]].phrase, layout.objects[b[0]].phrase
+            text = f'"{names[0]}" must be {_SAYING[relation.kind]} "{names[1]}", but its box is not'
+            found.append(Violation("relation", text, tuple(a), tuple(b), relation.kind))
+    pairs = {id(t) for r in _opposites(scene) for t in (*r.subjects, *r.targets)}
+    for thing in scene.things:
+        if thing.position != (None, None) and mine[id(thing)] and id(thing) not in pairs:
+            found += _position(thing, layout, mine[id(thing)])
+    return list(dict.fromkeys(found))
+
+
+def _all_here(things: tuple[Thing, ...], mine: dict[int, list[int]]) -> bool:
+    return all(mine.get(id(t)) for t in things)
+
+
+def _opposites(scene: Scene) -> list[Relation]:
+    """ "a cat on the left and a dog on the right" says where they are to each other."""
+    out = []
+    for axis, kind in ((0, "left"), (1, "above")):
+        placed = [t for t in scene.things if t.position[axis] is not None]
+        low, high = [t for t in placed if t.position[axis] < 0.4], [t for t in placed if t.position[axis] > 0.6]
+        out += [Relation(kind, (a,), (b,)) for a in low for b in high]
+    return out
+
+
+def _position(thing: Thing, layout: Layout, mine: list[int]) -> list[Violation]:
+    for axis, (low, high) in enumerate((("left", "right"), ("top", "bottom"))):
+        where = thing.position[axis]
+        if where is None or 0.4 <= where <= 0.6:
+            continue
+        side, wrong = (low, 0.6) if where < 0.4 else (high, 0.4)
+        centres = [layout.objects[i].box.centre[axis] for i in mine]
+        if all(c > wrong if where < 0.4 else c < wrong for c in centres):
+            text = f'"{layout.objects[mine[0]].phrase}" must be on the {side} of the picture, but its box is not'
+            return [Violation("relation", text, tuple(mine), (), f"at {side}")]
+    return []
+
+
+def holds(kind: str, first: list[Box], second: list[Box]) -> bool:
+    """False only when a relation is surely broken: every subject stands wrongly to every target."""
+    if kind == "between":
+        spans = [sorted(b.centre[axis] for b in second) for axis in (0, 1)]
+        if len(second) < 2:
+            return True
+        return any(s[0] < b.centre[axis] < s[-1] for b in first for axis, s in enumerate(spans))
+    return any(_holds(kind, a, b) for a in first for b in second)
+
+
+def _holds(kind: str, a: Box, b: Box) -> bool:
+    (ax, ay), (bx, by) = a.centre, b.centre
+    across = max(a.x, b.x) - min(a.x + a.w, b.x + b.w)  # below 0: they share columns
+    apart = max(a.y, b.y) - min(a.y + a.h, b.y + b.h)
+    return {
+        "left": ax < bx,
+        "right": ax > bx,
+        "above": ay < by,
+        "below": ay > by,
+        "on": across < 0.02 and apart < _GAP and ay < by + 0.25 * b.h,
+        "under": across < _GAP and ay > by - 0.05,
+        "in": across < _GAP and apart < _GAP,
+    }[kind]
+
+
+def _geometry(layout: Layout, scene: Scene | None) -> list[Violation]:
+    found = []
+    for i, o in enumerate(layout.objects):
+        x0, y0, x1, y1 = o.box.corners
+        if min(x0, y0) < -_OUTSIDE or max(x1, y1) > 1 + _OUTSIDE:
+            found.append(Violation("canvas", f'the box of "{o.phrase}" leaves the canvas', (i,)))
+        if min(o.box.w, o.box.h) < MIN_SIDE:
+            found.append(Violation("size", f'the box of "{o.phrase}" is too small to draw anything in', (i,)))
+    for i, a in enumerate(layout.objects):
+        for j in range(i + 1, len(layout.objects)):
+            b = layout.objects[j]
+            limit = _SAME_KIND if a.phrase == b.phrase else _ANY_KIND
+            if a.box.iou(b.box) > limit and not touching(scene, a.phrase, b.phrase):
+                text = f'the boxes of "{a.phrase}" and "{b.phrase}" lie over each other: give each its own place'
+                found.append(Violation("overlap", text, (i,), (j,)))
+    return found
+
+
+def touching(scene: Scene | None, a: str, b: str) -> bool:
+    """Does the prompt put one of the two on, in, under, behind or in front of the other?"""
+    if a == b:
+        return False
+    for r in scene.relations if scene else ():
+        if r.kind in _TOUCH:
+            for one, other in ((a, b), (b, a)):
+                if any(matches(t, one) for t in r.subjects) and any(matches(t, other) for t in r.targets):
+                    return True
+    return scene is None and a != b  # nothing is known of a prompt that can't be read
+
+
+def _prompts(layout: Layout, scene: Scene | None) -> list[Violation]:
+    heads = {head(o.phrase) for o in layout.objects}
+    excluded = scene.absent_heads if scene else set()
+    found = []
+    for noun in sorted(heads & named(layout.negative) - excluded):
+        found.append(Violation("negative", f'"{noun}" has a box, so it must not be in the negative prompt'))
+    for noun in sorted(heads & named(layout.background)):
+        found.append(Violation("background", f'"{noun}" has a box, so it must not be in the background prompt'))
+    return found
