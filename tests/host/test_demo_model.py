@@ -86,10 +86,10 @@ def test_foreign_words_are_one_unknown_word(demo):
     ("sampler", "scheduler"),
     [("euler", "normal"), ("euler_ancestral", "karras"), ("dpmpp_2m", "karras"), ("uni_pc", "simple"), ("lcm", "beta")],
 )
-def test_samplers_agree_on_what_is_drawn(demo, sampler, scheduler):
-    drawn = sample(demo, PROMPT, sampler, scheduler, steps=12, batch=2)
-    assert drawn.shape == (2, 4, 16, 16) and torch.isfinite(drawn).all()
-    assert 0.3 < (drawn * model.LATENT_SCALE).std() < 1.6
+def test_every_sampler_draws_something_red(demo, sampler, scheduler):
+    drawn = pictures(demo, sample(demo, PROMPT, sampler, scheduler, steps=12, batch=4)).astype(int)
+    red = numpy.abs(drawn - numpy.array(world.COLOURS["red"])).max(-1) < 70
+    assert (red.mean((1, 2)) > 0.02).sum() >= 3
 
 
 def test_pictures_follow_their_prompts(demo):
