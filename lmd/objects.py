@@ -5,6 +5,8 @@ Shapes: B images, C latent channels, h x w latent cells, N steps.
 
 from __future__ import annotations
 
+import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -76,11 +78,23 @@ def initial_noise(settings: SamplingSettings, shape: Sequence[int]) -> Tensor:
     return torch.cat([compose.seeded_noise(settings.background_seed(b), (1, *shape)) for b in range(settings.batch)])
 
 
-def object_noise(settings: SamplingSettings, background: Tensor, index: int, box: Box, blending: float) -> Tensor:
-    """Unit initial noise [B, C, h, w] of object `index`, drawn at `box`."""
+def object_numbers(items: Sequence[ObjectPrompt], by_order: bool) -> list[int]:
+    """The number of each object that its seed follows from: its index, or one that depends on its own name alone."""
+    if by_order:
+        return list(range(len(items)))
+    seen: Counter[str] = Counter()
+    numbers = []
+    for item in items:
+        numbers.append(zlib.crc32(f"{item.phrase}#{seen[item.phrase]}".encode()))
+        seen[item.phrase] += 1
+    return numbers
+
+
+def object_noise(settings: SamplingSettings, background: Tensor, number: int, box: Box, blending: float) -> Tensor:
+    """Unit initial noise [B, C, h, w] of the object with this number, drawn at `box`."""
     images = []
     for b in range(settings.batch):
-        seed = compose.object_seed(settings.background_seed(b), settings.first_object_seed(b), index)
+        seed = compose.object_seed(settings.background_seed(b), settings.first_object_seed(b), number)
         own = compose.seeded_noise(seed % 2**64, background[b : b + 1].shape)
         images.append(compose.object_noise(background[b : b + 1], own, box, blending))
     return torch.cat(images)

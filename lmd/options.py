@@ -18,6 +18,8 @@ class LMDOptions:
     `centre`, `horizontal_only`, `floor_padding`: where an object is drawn in its own image.
     `align`: shift objects to their boxes before composing.
     `fast_schedule`: skip every second step of an object's run once its latents are no longer needed.
+    `reference_seeds`: number objects by their place in the name order, as published; otherwise by their name, so that
+    adding or renaming one leaves the noise of the others alone.
     `use_background`, `use_negative`: give objects the background prompt; use the layout's negative prompt.
     """
 
@@ -29,6 +31,7 @@ class LMDOptions:
     floor_padding: float = 0.2
     align: bool = True
     fast_schedule: bool = False
+    reference_seeds: bool = False
     use_background: bool = True
     use_negative: bool = True
 

@@ -70,6 +70,9 @@ class LMDOptionsNode(io.ComfyNode):
                 io.Boolean.Input("fast_schedule", default=o.fast_schedule, advanced=True,
                                  tooltip="Skip every second step of an object's run once only its mask depends on it: "
                                  "faster, with almost the same result."),
+                io.Boolean.Input("reference_seeds", default=o.reference_seeds, advanced=True,
+                                 tooltip="Number objects by their place in the name order, as published. Otherwise by "
+                                 "their name: adding or renaming one then leaves the others as they are."),
                 io.Boolean.Input("use_background", default=o.use_background, advanced=True,
                                  tooltip="Put the background prompt into each object's prompt."),
                 io.Boolean.Input("use_negative", default=o.use_negative, advanced=True,

@@ -24,7 +24,7 @@ WORKFLOW = comfy_server.ROOT / "workflows" / "LMD Demo.json"
 OUTPUT = comfy_server.ROOT / "output" / "demo"
 NAMES = {
     "layout": "layout.png",
-    "objects": "objects.png",
+    "object": "object {}.png",
     "lmd": "image.png",
     "plain": "plain.png",
     "energy": "energy.png",
@@ -76,11 +76,14 @@ def main(arguments: list[str]) -> int:
             entry = server.run(prompt, seconds=1800, client="demo")
             progress.bar.close()
             OUTPUT.mkdir(parents=True, exist_ok=True)
+            for old in OUTPUT.glob("object *.png"):
+                old.unlink()
             for file in server.files(entry):
-                for prefix, name in NAMES.items():
-                    if file.name.startswith(prefix + "_"):
-                        shutil.copyfile(file, OUTPUT / name)
-                        print(f"[ella-lmd] {prefix:<8} {OUTPUT / name}", flush=True)
+                prefix, number, *_ = file.stem.split("_")
+                if prefix in NAMES:
+                    target = OUTPUT / NAMES[prefix].format(int(number))
+                    shutil.copyfile(file, target)
+                    print(f"[ella-lmd] {prefix:<8} {target}", flush=True)
             shutil.copyfile(WORKFLOW, OUTPUT / "workflow.json")
             print(f"[ella-lmd] workflow {OUTPUT / 'workflow.json'} (drop it, or image.png, onto ComfyUI)", flush=True)
     return 0

@@ -24,6 +24,7 @@ from ...lmd.objects import (
     compose_runs,
     initial_noise,
     object_noise,
+    object_numbers,
 )
 from ...lmd.options import LMDOptions, SamplingSettings
 from ...lmd.prompts import (
@@ -105,9 +106,10 @@ def sample_objects(
     bar = Bar(model, len(items) + 1, settings.steps)
     negative_cond = encode(clip, negative_text)
     runs = []
+    numbers = object_numbers(items, options.reference_seeds)
     for index, item in enumerate(items):
         box = options.object_box(item.box)
-        noise = object_noise(settings, background, index, box, options.blending_ratio)
+        noise = object_noise(settings, background, numbers[index], box, options.blending_ratio)
         positive_cond = encode(clip, item.prompt)
         key = (
             model_signature(model), signature([positive_cond, negative_cond]), item.phrase, box, signature(noise),

@@ -127,6 +127,12 @@ def test_editing_one_object_recomputes_that_one_only(demo, monkeypatch):
     lmd.sample_objects(model, clip, replace(LAYOUT, objects=bigger), settings, TWICE)
     assert seen == ["a yellow kite"]
     seen.clear()
+    renamed = (*LAYOUT.objects[:2], LayoutObject("a zebra", Box(0.3, 0.02, 0.4, 0.4)))
+    added = (LayoutObject("a big apple", Box(0.1, 0.1, 0.2, 0.2)), *LAYOUT.objects)
+    for objects, new in ((renamed, "a zebra"), (added, "a big apple")):
+        lmd.sample_objects(model, clip, replace(LAYOUT, objects=objects), settings, TWICE)
+        assert seen == [new]
+        seen.clear()
     moved = (LAYOUT.objects[0], LayoutObject("a blue dog", Box(0.5, 0.4, 0.4, 0.55)), LAYOUT.objects[2])
     result = lmd.sample_objects(model, clip, replace(LAYOUT, objects=moved), settings, TWICE)
     assert seen == [], "a box that only moved has the same centred run"

@@ -15,7 +15,7 @@ from ella_lmd.lmd.guidance import (
     step_scale_vp,
 )
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
-from ella_lmd.lmd.objects import ObjectRun, ObjectRuns, attention_mask, box_mask, compose_runs
+from ella_lmd.lmd.objects import ObjectRun, ObjectRuns, attention_mask, box_mask, compose_runs, object_numbers
 from ella_lmd.lmd.options import LMDOptions, SamplingSettings
 from ella_lmd.lmd.prompts import ObjectPrompt
 
@@ -182,6 +182,13 @@ def test_every_image_of_a_batch_has_its_own_seeds():
     settings = SamplingSettings(2**64 - 1, 1, 1.0, "ddim", "ddim_uniform", 3)
     seeds = {settings.background_seed(b) for b in range(3)} | {settings.first_object_seed(b) for b in range(3)}
     assert len(seeds) == 6 and all(0 <= s < 2**64 for s in seeds)
+
+
+def test_an_objects_number_depends_on_its_own_name_only():
+    items = [ObjectPrompt(p, p, p, Box(0, 0, 1, 1)) for p in ("a cat", "a cat", "a dog")]
+    numbers = object_numbers(items, by_order=False)
+    assert len(set(numbers)) == 3 and object_numbers(items[1:], by_order=False) == [numbers[0], numbers[2]]
+    assert object_numbers(items, by_order=True) == [0, 1, 2]
 
 
 def words(text: str) -> list[tokens.Piece]:
