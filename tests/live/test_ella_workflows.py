@@ -1,7 +1,7 @@
 """ELLA's graphs in a real ComfyUI server over HTTP, with small models under the real names."""
 
-import importlib.util
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -23,35 +23,40 @@ CHECKPOINTS = (ours.CHECKPOINT, "awpainting_v12.safetensors", "revAnimated_v11.s
 ENCODERS = (ours.ENCODER, "models--google--flan-t5-xl-text-encoder")
 
 
+# In a process of its own: this one must stay free of the host's modules.
+MAKE_MODELS = """
+import sys
+host, tests, control = sys.argv[1:]
+sys.path[:0] = [host, tests]
+sys.argv = ["make-models", "--cpu"]
+import comfy.options
+comfy.options.enable_args_parsing()
+import comfy.cldm.cldm, comfy.ops, models, torch
+from safetensors.torch import save_file
+config = {k: v for k, v in models.UNETS["sd15"].items() if k not in ("out_channels", "transformer_depth_output")}
+net = comfy.cldm.cldm.ControlNet(
+    **config, hint_channels=3, device="meta", dtype=torch.float32, operations=comfy.ops.disable_weight_init
+)
+save_file(models.fill(net, "control_model."), control)
+print(models.sd15_checkpoint())
+"""
+
+
 def small_models(folder: Path) -> dict[str, Path]:
     """{"checkpoints/name": file, ...} of small models; ComfyUI's classes give them their layout."""
-    host = str(comfy_server.host_path())
-    if host not in sys.path:
-        sys.path.insert(0, host)
-    import comfy.options
-
-    sys.argv = [sys.argv[0], "--cpu"]
-    comfy.options.enable_args_parsing()
-    spec = importlib.util.spec_from_file_location("test_models", ROOT / "tests" / "models.py")
-    test_models = importlib.util.module_from_spec(spec)
-    sys.modules["test_models"] = test_models
-    spec.loader.exec_module(test_models)
-    import comfy.cldm.cldm
-    import comfy.ops
-
-    config = {
-        k: v for k, v in test_models.UNETS["sd15"].items() if k not in ("out_channels", "transformer_depth_output")
-    }
-    control = comfy.cldm.cldm.ControlNet(
-        **config, hint_channels=3, device="meta", dtype=torch.float32, operations=comfy.ops.disable_weight_init
-    )
-    save_file(test_models.fill(control, "control_model."), folder / "control.safetensors")
+    control, lora = folder / "control.safetensors", folder / "lora.safetensors"
+    made = subprocess.run(
+        [sys.executable, "-c", MAKE_MODELS, str(comfy_server.host_path()), str(ROOT / "tests"), str(control)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    checkpoint = Path(made.stdout.strip().splitlines()[-1])
     name = "lora_unet_mid_block_attentions_0_proj_in"
-    lora = {f"{name}.lora_up.weight": torch.ones(320, 1) * 0.1, f"{name}.lora_down.weight": torch.ones(1, 320)}
-    save_file(lora, folder / "lora.safetensors")
-    models = {f"checkpoints/{n}": test_models.sd15_checkpoint() for n in CHECKPOINTS}
-    models |= {f"loras/{n}": folder / "lora.safetensors" for n in (ours.LORA, "blindbox_v1_mix.safetensors")}
-    models[f"controlnet/{ours.CONTROLNET}"] = folder / "control.safetensors"
+    up, down = torch.ones(320, 1) * 0.1, torch.ones(1, 320)
+    save_file({f"{name}.lora_up.weight": up, f"{name}.lora_down.weight": down}, lora)
+    models = {f"checkpoints/{n}": checkpoint for n in CHECKPOINTS}
+    models |= {f"loras/{n}": lora for n in (ours.LORA, "blindbox_v1_mix.safetensors")}
+    models[f"controlnet/{ours.CONTROLNET}"] = control
     for encoder in ENCODERS:
         ella_models.write(folder, ours.ELLA, encoder)
         models[f"ella_encoder/{encoder}"] = folder / "ella_encoder" / encoder
