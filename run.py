@@ -65,12 +65,12 @@ sys.meta_path.insert(0, _Declare())
 
 
 def say(text: str) -> None:
-    print(f"[ella-lmd] {text}", flush=True)
+    print(f"[ella-lmd] {text}", file=sys.stderr, flush=True)  # standard output is the verb's own
 
 
 def call(*args: object, quiet: bool = False) -> int:
-    stream = subprocess.DEVNULL if quiet else None
-    return subprocess.call([str(a) for a in args], stdout=stream, stderr=stream)
+    out, error = (subprocess.DEVNULL,) * 2 if quiet else (sys.stderr, None)
+    return subprocess.call([str(a) for a in args], stdout=out, stderr=error)
 
 
 def check(*args: object) -> None:
@@ -141,7 +141,9 @@ def fetch_host() -> None:
 
 def in_env(*args: object) -> int:
     """Run the environment's Python on `args`, with the ComfyUI tree's place in COMFYUI_PATH."""
-    env = {**os.environ, "COMFYUI_PATH": str(HOST), "ELLA_LMD_HOME": str(HOME), "PYTHONUNBUFFERED": "1"}
+    # Idle OpenMP threads that spin slow everything down on a machine whose cores are shared.
+    env = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0", **os.environ}
+    env |= {"COMFYUI_PATH": str(HOST), "ELLA_LMD_HOME": str(HOME), "PYTHONUNBUFFERED": "1"}
     env.pop("PYTHONPATH", None)
     return subprocess.call([str(PYTHON), *(str(a) for a in args)], env=env)
 

@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
         parser.error("give either a prompt or --stdin")
     if not args.stdin:
         result = planned(args.prompt, args.width, args.height)
-        print(json.dumps(result, indent=1, ensure_ascii=False))
+        print(json.dumps(result, ensure_ascii=False))
         return int("error" in result)
     failed = False
     for line in sys.stdin.buffer:
