@@ -1,10 +1,13 @@
 """Finding, recognising and loading ELLA's files, and what the text encoder makes of a text."""
 
 import logging
+import sys
 
+import comfy.sd
 import folder_paths
 import pytest
 import torch
+from comfy.text_encoders import anima
 from ella_lmd.nodes.ella import ELLAEncode, ELLAModelLoader, ELLATextEncoderLoader
 from ella_lmd.nodes.ella_caption import ELLALongCaption
 from ella_lmd.nodes.host import ella_files
@@ -243,9 +246,6 @@ def test_the_order_of_tokens_and_the_modes(folders, encoder, sd15):
 
 
 def test_a_model_of_another_family_is_refused_by_name(folders, encoder):
-    import sys
-
-    import comfy.sd
     from ella_lmd.nodes.ella import TimestepAwareConditioning
 
     save_file(ella_models.connector_state(), folders / "ella" / "c.safetensors")
@@ -272,3 +272,23 @@ def test_a_clip_that_cannot_write_is_refused_with_what_to_load(sd15):
     _, clip, _ = sd15
     with pytest.raises(ValueError, match="Gemma"):
         ELLALongCaption.execute("a cat", {"source": "text model", "clip": clip, "seed": 1})
+
+
+def test_a_text_model_of_the_host_writes_the_caption():
+    """Random weights: what it writes is noise, but the whole way through the host's generation is real."""
+
+    class Target:
+        params: dict = {}
+        clip = anima.AnimaTEModel
+        tokenizer = anima.AnimaTokenizer
+
+    sizes = {"num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2,
+             "num_key_value_heads": 1}  # fmt: skip
+    clip = comfy.sd.CLIP(Target, model_options={"qwen3_06b_model_config": sizes})
+    for i, p in enumerate(clip.cond_stage_model.parameters()):
+        torch.nn.init.normal_(p, std=0.1, generator=torch.Generator().manual_seed(i))
+    source = {"source": "text model", "clip": clip, "seed": 1}
+    caption = ELLALongCaption.execute("a cat", source).args[0]
+    assert caption and caption != "a cat"
+    assert ELLALongCaption.execute("a cat", source).args[0] == caption
+    assert ELLALongCaption.execute("a cat", {**source, "seed": 2}).args[0] != caption
