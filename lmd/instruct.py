@@ -6,9 +6,13 @@ temperature 0.25, at most 900 tokens, stop at a blank line.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .layout import MAX_OBJECTS, Layout
+
+VERSION = "2"  # part of every cache key: a new wording asks anew
 TEMPERATURE = 0.25
 MAX_TOKENS = 900
 STOP = "\n\n"
@@ -112,7 +116,8 @@ def instruction(width: int = _SIDE, height: int = _SIDE) -> str:
         "without "
         'anything that the caption rules out; if the caption gives no place, write "A realistic scene". Last, write '
         "a negative prompt with what the caption rules out, or leave it empty. Guess sensibly where the caption is "
-        "silent, and answer in exactly the form of the examples, with nothing before or after it."
+        "silent. Names and prompts are always in English, whatever language the caption is written in. "
+        "Answer in exactly the form of the examples, with nothing before or after it."
     )
 
 
@@ -157,16 +162,93 @@ _FORM = (
     "The form of the answer:\nObjects: [('name', [left, top, width, height]), ...]\n"
     "Background prompt: place and style\nNegative prompt: what must not appear"
 )
+_JSON_FORM = (
+    'The form of the answer is JSON: {"caption": the caption, "objects": [{"name": name, "box": [left, top, width, '
+    'height]}, ...], "background": place and style, "negative": what must not appear}'
+)
+
+
+def schema(width: int = _SIDE, height: int = _SIDE) -> dict:
+    """The JSON schema of an answer. The caption comes first: a model that must open a list at once does worse."""
+    number = {"type": "integer", "minimum": 0, "maximum": max(width, height)}
+    box = {"type": "array", "items": number, "minItems": 4, "maxItems": 4}
+    thing = {"type": "object", "properties": {"name": {"type": "string"}, "box": box}, "required": ["name", "box"],
+             "additionalProperties": False}  # fmt: skip
+    properties = {
+        "caption": {"type": "string"},
+        "objects": {"type": "array", "items": thing, "maxItems": MAX_OBJECTS},
+        "background": {"type": "string"},
+        "negative": {"type": "string"},
+    }
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def _reply(caption: str, layout: Layout | Example, width: int, height: int, as_json: bool) -> str:
+    """The answer that repeats its caption, in the form that is asked for."""
+    example = layout if isinstance(layout, Example) else _example(layout)
+    if not as_json:
+        return f"Caption: {caption}\n{answer(example, width, height)}"
+    fx, fy = width / _SIDE, height / _SIDE
+    objects = [
+        {"name": name, "box": [round(x * fx), round(y * fy), round(w * fx), round(h * fy)]}
+        for name, (x, y, w, h) in example.objects
+    ]
+    whole = {"caption": caption, "objects": objects, "background": example.background, "negative": example.negative}
+    return json.dumps(whole, ensure_ascii=False)
+
+
+def _example(layout: Layout) -> Example:
+    objects = tuple((o.phrase, tuple(v * _SIDE for v in (o.box.x, o.box.y, o.box.w, o.box.h))) for o in layout.objects)
+    return Example("", objects, layout.background, layout.negative)
 
 
 def messages(
-    prompt: str, width: int = _SIDE, height: int = _SIDE, examples: int = len(EXAMPLES)
+    prompt: str,
+    width: int = _SIDE,
+    height: int = _SIDE,
+    examples: int = len(EXAMPLES),
+    as_json: bool = False,
 ) -> list[dict[str, str]]:
     """The request as chat messages: instruction as system text, each example as a turn, the caption last."""
     caption = clean_caption(prompt)
-    system = instruction(width, height) + ("" if examples else "\n\n" + _FORM)
+    form = _JSON_FORM if as_json else _FORM
+    system = instruction(width, height) + ("" if examples else "\n\n" + form)
     out = [{"role": "system", "content": system}]
     for example in _examples(examples):
         out.append({"role": "user", "content": f"Caption: {example.caption}"})
-        out.append({"role": "assistant", "content": answer(example, width, height)})
+        out.append({"role": "assistant", "content": _reply(example.caption, example, width, height, as_json)})
     return [*out, {"role": "user", "content": f"Caption: {caption}"}]
+
+
+def edit_messages(
+    previous: Layout,
+    change: str,
+    width: int,
+    height: int,
+    examples: int = len(EXAMPLES),
+    as_json: bool = False,
+) -> list[dict[str, str]]:
+    """The request to change a layout: the talk so far ends in that layout, the last turn says what to change."""
+    caption = previous.prompt.strip() or ", ".join(o.phrase for o in previous.objects) or "a picture"
+    asked = (
+        f"Change this layout: {clean_caption(change)}.\nKeep every name, number and line that this does not speak of "
+        "exactly as it is, and write the whole answer again in the same form."
+    )
+    return [
+        *messages(caption, width, height, examples, as_json),
+        {"role": "assistant", "content": _reply(clean_caption(caption), previous, width, height, as_json)},
+        {"role": "user", "content": asked},
+    ]
+
+
+def complaint(faults: Sequence[str]) -> str:
+    """The turn that asks again and names what is wrong."""
+    listed = "\n".join(f"- {fault}" for fault in faults)
+    return f"This answer has faults:\n{listed}\nMend them and write the whole answer again in the same form."
+
+
+def as_text(talk: Sequence[dict[str, str]]) -> str:
+    """Chat messages as one text, for a model that takes a single message; it asks for the next answer."""
+    system, *turns = talk
+    body = "\n\n".join(m["content"] for m in turns)
+    return f"{system['content']}\n\n{body}\n\nWrite the answer to the last one only, beginning with its caption."
