@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import comfy.sample
@@ -102,7 +103,7 @@ def sample_objects(
     sampler = _sampler(settings)
     extra_negative = layout.negative if options.use_negative else ""
     negative_text = negative or with_negative(extra_negative, OBJECT_NEGATIVE)
-    items = object_prompts(layout if options.use_background else Layout(layout.width, layout.height, layout.objects))
+    items = object_prompts(layout if options.use_background else replace(layout, background=""))
     bar = Bar(model, len(items) + 1, settings.steps)
     negative_cond = encode(clip, negative_text)
     runs = []
