@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from comfy_api.latest import io
 
 from ..lmd import instruct
+from ..lmd.dialogue import Request
 from ..lmd.parse import parse, parse_strict, to_layout
 from ..lmd.picture import as_image
 from ..lmd.prompts import OVERALL_NEGATIVE, overall_prompt, with_negative
 from ..lmd.quality import tidy
-from .host.layout_view import view
+from .host import llm_plan, llm_servers
+from .host.layout_view import show_text, view
+from .host.text_generation import GENERATING
 from .types import LayoutType
 
 CATEGORY = "LMD"
-OFFLINE, REPLY = "offline planner", "reply text"
+OFFLINE, REPLY, SERVER, MODEL = "offline planner", "reply text", "language model server", "host text generation"
 TOLERANT, STRICT = "tolerant", "strict"
 
 
@@ -23,15 +28,78 @@ def _size(name: str) -> io.Int.Input:
     )
 
 
-def _layout_of(prompt: str, width: int, height: int, source: dict):
-    if source["source"] == OFFLINE:
+def _talk_inputs() -> list:
+    """What both kinds of language models take."""
+    return [
+        io.Int.Input(
+            "seed", default=0, min=0, max=2**64 - 1, control_after_generate=True,
+            tooltip="Another seed gives another layout. The same one gives the kept reply again, without asking.",
+        ),
+        io.Int.Input(
+            "examples", default=len(instruct.EXAMPLES), min=0, max=len(instruct.EXAMPLES),
+            tooltip="Worked examples in the question. Small models need all of them; strong ones do with 1.",
+        ),
+        io.Int.Input(
+            "re_asks", default=1, min=0, max=5,
+            tooltip="How often a faulty answer is asked again with its faults named: counts, colours, places, "
+            "excluded things, overlaps.",
+        ),
+        io.Boolean.Input(
+            "repair", default=True,
+            tooltip="Mend boxes that are still in the wrong place or too small. Names and numbers are never changed; "
+            "what was mended is shown.",
+        ),
+        io.Float.Input(
+            "temperature", default=instruct.TEMPERATURE, min=0.01, max=2.0, step=0.01, advanced=True,
+            tooltip="How freely the model chooses its words; 0.25 as published.",
+        ),
+        io.Int.Input(
+            "max_tokens", default=instruct.MAX_TOKENS, min=64, max=32768, advanced=True,
+            tooltip="The longest answer. Raise it for models that think before they answer.",
+        ),
+        LayoutType.Input(
+            "previous", optional=True,
+            tooltip="A layout to change by `instruction`; what that does not speak of stays, box for box.",
+        ),
+        io.String.Input(
+            "instruction", multiline=True, default="",
+            tooltip='What to change in the previous layout, such as "move the dog to the left of the cat, add a red '
+            'ball". Only used with `previous`; empty leaves it unchanged.',
+        ),
+    ]  # fmt: skip
+
+
+async def _planned(cls, prompt: str, width: int, height: int, source: dict):
+    """The layout, and what to show of how it came about."""
+    kind = source["source"]
+    if kind == OFFLINE:
         from ..lmd.offline import plan
 
-        return plan(prompt, width, height)
-    strict = source.get("parser") == STRICT
-    reply = (parse_strict if strict else parse)(source.get("reply") or "")
-    layout = to_layout(reply, width, height, prompt.strip(), exact=strict)
-    return layout if strict else tidy(layout)
+        layout = plan(prompt, width, height)
+        return layout, layout.notes
+    if kind == REPLY:
+        strict = source.get("parser") == STRICT
+        reply = (parse_strict if strict else parse)(source.get("reply") or "")
+        layout = to_layout(reply, width, height, prompt.strip(), exact=strict)
+        layout = layout if strict else tidy(layout)
+        return layout, layout.notes
+    previous, change = source.get("previous"), (source.get("instruction") or "").strip()
+    if previous is not None and not change:
+        layout = previous.on_canvas(width, height)
+        return layout, ("the instruction is empty, so the previous layout is unchanged",)
+    request = Request(
+        prompt, width, height, source["examples"], source["re_asks"], source["repair"], False, previous,
+        change if previous is not None else "",
+    )  # fmt: skip
+    decoding = llm_plan.Decoding(source["seed"], source["temperature"], source["max_tokens"])
+    if kind == MODEL:
+        outcome = llm_plan.with_clip(source.get("clip"), request, decoding)
+    else:
+        server = llm_servers.named(source["server"])
+        outcome = await asyncio.to_thread(
+            llm_plan.with_server, server, request, decoding, lambda text: show_text(cls, text)
+        )
+    return outcome.layout, outcome.report
 
 
 class LLMLayoutPlanner(io.ComfyNode):
@@ -43,7 +111,8 @@ class LLMLayoutPlanner(io.ComfyNode):
             category=CATEGORY,
             description="Turns a prompt into a layout: one captioned box per object, a background prompt and a "
             "negative "
-            "prompt. The offline planner needs no language model; a reply of any language model can be used instead.",
+            "prompt. The offline planner needs no language model; a reply of any language model, a server such as Ollama "
+            "or a text model of ComfyUI can be used instead.",
             search_aliases=[
                 "LMD",
                 "layout",
@@ -89,8 +158,30 @@ class LLMLayoutPlanner(io.ComfyNode):
                                 ),
                             ],
                         ),
+                        io.DynamicCombo.Option(
+                            SERVER,
+                            [
+                                io.Combo.Input(
+                                    "server",
+                                    options=llm_servers.names(),
+                                    tooltip="A server of this machine's own list: Ollama, LM Studio, llama.cpp and "
+                                    "vLLM at their usual local addresses, and what servers.json in ComfyUI's user "
+                                    "folder __ella_lmd adds. Addresses and keys never stand in a workflow.",
+                                ),
+                                *_talk_inputs(),
+                            ],
+                        ),
+                        io.DynamicCombo.Option(
+                            MODEL,
+                            [
+                                io.Clip.Input("clip", tooltip=f"A text model that can write ({GENERATING})."),
+                                *_talk_inputs(),
+                            ],
+                        ),
                     ],
-                    tooltip="offline planner: built in, needs nothing. reply text: the answer of a language model.",
+                    tooltip="offline planner: built in, needs nothing. reply text: the answer of a language model. "
+                    "language model server: Ollama and others, by name. host text generation: a text model that "
+                    "ComfyUI itself loads.",
                 ),
             ],
             outputs=[
@@ -116,15 +207,20 @@ class LLMLayoutPlanner(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, prompt: str, width: int, height: int, source: dict) -> io.NodeOutput:
-        layout = _layout_of(prompt, width, height, source)
+    def fingerprint_inputs(cls, source=None, **inputs):
+        """A server that was configured anew is asked anew."""
+        if isinstance(source, dict) and source.get("source") == SERVER:
+            return llm_servers.fingerprint(source.get("server") or "")
+        return ""
+
+    @classmethod
+    async def execute(cls, prompt: str, width: int, height: int, source: dict) -> io.NodeOutput:
+        layout, told = await _planned(cls, prompt, width, height, source)
         overall = overall_prompt(layout).prompt
         negative = with_negative(layout.negative, OVERALL_NEGATIVE)
         picture = as_image(layout)
         boxes = layout.to_bounding_boxes()
-        return io.NodeOutput(
-            layout, overall, layout.background, negative, boxes, picture, ui=view(cls, picture, layout.notes)
-        )
+        return io.NodeOutput(layout, overall, layout.background, negative, boxes, picture, ui=view(cls, picture, told))
 
 
 class LMDLayoutInstruction(io.ComfyNode):

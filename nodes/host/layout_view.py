@@ -16,11 +16,11 @@ def view(cls: type[io.ComfyNode], picture: torch.Tensor, notes: Sequence[str]) -
     text = "\n".join(notes)
     if text:
         log.info("%s: %s", cls.__name__, "; ".join(notes))
-        _show_text(cls, text)
+        show_text(cls, text)
     return ui.PreviewImage(picture, cls=cls).as_dict() | {"text": (text,)}
 
 
-def _show_text(cls: type[io.ComfyNode], text: str) -> None:
+def show_text(cls: type[io.ComfyNode], text: str) -> None:
     """The host's own text line in a node; there is no server when a node is called from a script."""
     from server import PromptServer
 
