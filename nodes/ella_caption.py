@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from comfy_api.latest import io
 
 from ..ella.upsample import caption_from_reply, needs_upsampling, upsampling_request
 from .ella import CATEGORY
-from .host.text_generation import generate
+from .host import llm_servers
+from .host.llm_caption import from_server
+from .host.text_generation import GENERATING, generate
 
-REPLY, MODEL = "reply text", "text model"
+REPLY, SERVER, MODEL = "reply text", "language model server", "host text generation"
+CAPTION_TOKENS = 256
+
+
+def _seed() -> io.Int.Input:
+    return io.Int.Input(
+        "seed",
+        default=0,
+        min=0,
+        max=2**64 - 1,
+        control_after_generate=True,
+        tooltip="Another seed gives another caption.",
+    )
 
 
 class ELLALongCaption(io.ComfyNode):
@@ -39,21 +55,24 @@ class ELLALongCaption(io.ComfyNode):
                             ],
                         ),
                         io.DynamicCombo.Option(
-                            MODEL,
+                            SERVER,
                             [
-                                io.Clip.Input("clip", tooltip="A text model that can write, from Load CLIP."),
-                                io.Int.Input(
-                                    "seed",
-                                    default=0,
-                                    min=0,
-                                    max=2**64 - 1,
-                                    control_after_generate=True,
-                                    tooltip="Another seed gives another caption.",
+                                io.Combo.Input(
+                                    "server",
+                                    options=llm_servers.names(),
+                                    tooltip="A server of this machine's own list, as in LLM Layout Planner: Ollama and "
+                                    "others at their usual local addresses, and those of servers.json.",
                                 ),
+                                _seed(),
                             ],
                         ),
+                        io.DynamicCombo.Option(
+                            MODEL,
+                            [io.Clip.Input("clip", tooltip=f"A text model that can write ({GENERATING})."), _seed()],
+                        ),
                     ],
-                    tooltip="reply text: the answer of any language model. text model: one that ComfyUI itself runs.",
+                    tooltip="reply text: the answer of any language model. language model server: Ollama and others, by "
+                    "name. host text generation: a text model that ComfyUI itself loads.",
                 ),
                 io.Boolean.Input(
                     "short_only",
@@ -68,12 +87,22 @@ class ELLALongCaption(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, prompt: str, source: dict, short_only: bool = True) -> io.NodeOutput:
+    def fingerprint_inputs(cls, source=None, **inputs):
+        """A server that was configured anew is asked anew."""
+        if isinstance(source, dict) and source.get("source") == SERVER:
+            return llm_servers.fingerprint(source.get("server") or "")
+        return ""
+
+    @classmethod
+    async def execute(cls, prompt: str, source: dict, short_only: bool = True) -> io.NodeOutput:
         request = upsampling_request(prompt)
         if not prompt.strip() or (short_only and not needs_upsampling(prompt)):
             return io.NodeOutput(prompt, request)
         if source["source"] == MODEL:
-            reply = generate(source.get("clip"), request, source["seed"], max_tokens=256)
+            reply = generate(source.get("clip"), request, source["seed"], CAPTION_TOKENS)
+        elif source["source"] == SERVER:
+            server = llm_servers.named(source["server"])
+            reply = await asyncio.to_thread(from_server, server, request, source["seed"], CAPTION_TOKENS)
         else:
             reply = source.get("reply") or ""
         return io.NodeOutput(caption_from_reply(reply, prompt), request)

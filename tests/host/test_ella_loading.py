@@ -1,7 +1,12 @@
 """Finding, recognising and loading ELLA's files, and what the text encoder makes of a text."""
 
+import asyncio
+import dataclasses
+import json
 import logging
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import comfy.sd
 import folder_paths
@@ -10,7 +15,7 @@ import torch
 from comfy.text_encoders import anima
 from ella_lmd.nodes.ella import ELLAEncode, ELLAModelLoader, ELLATextEncoderLoader
 from ella_lmd.nodes.ella_caption import ELLALongCaption
-from ella_lmd.nodes.host import ella_files
+from ella_lmd.nodes.host import ella_files, llm_servers
 from ella_lmd.nodes.host.ella_connector import load_connector
 from ella_lmd.nodes.host.ella_t5 import KEY, REMEMBERED_TEXTS, load_text_encoder
 from ella_lmd.tests import ella_models
@@ -19,6 +24,10 @@ from safetensors.torch import save_file
 import nodes
 
 FP8 = torch.float8_e4m3fn
+
+
+def long_caption(*args, **kwargs):
+    return asyncio.run(ELLALongCaption.execute(*args, **kwargs))
 
 
 @pytest.fixture
@@ -260,18 +269,18 @@ def test_a_model_of_another_family_is_refused_by_name(folders, encoder):
 
 def test_a_short_prompt_becomes_the_caption_of_a_reply_and_a_long_one_stays():
     source = {"source": "reply text", "reply": "Long: a red cube stands left of a blue ball."}
-    caption, instruction = ELLALongCaption.execute("red cube, blue ball", source).args
+    caption, instruction = long_caption("red cube, blue ball", source).args
     assert caption == "a red cube stands left of a blue ball."
     assert instruction.endswith("Short: red cube, blue ball\nLong:")
     long = "word " * 30
-    assert ELLALongCaption.execute(long, source).args[0] == long
-    assert ELLALongCaption.execute(long, source, short_only=False).args[0] != long
+    assert long_caption(long, source).args[0] == long
+    assert long_caption(long, source, short_only=False).args[0] != long
 
 
 def test_a_clip_that_cannot_write_is_refused_with_what_to_load(sd15):
     _, clip, _ = sd15
     with pytest.raises(ValueError, match="Gemma"):
-        ELLALongCaption.execute("a cat", {"source": "text model", "clip": clip, "seed": 1})
+        long_caption("a cat", {"source": "host text generation", "clip": clip, "seed": 1})
 
 
 def test_a_text_model_of_the_host_writes_the_caption():
@@ -287,8 +296,38 @@ def test_a_text_model_of_the_host_writes_the_caption():
     clip = comfy.sd.CLIP(Target, model_options={"qwen3_06b_model_config": sizes})
     for i, p in enumerate(clip.cond_stage_model.parameters()):
         torch.nn.init.normal_(p, std=0.1, generator=torch.Generator().manual_seed(i))
-    source = {"source": "text model", "clip": clip, "seed": 1}
-    caption = ELLALongCaption.execute("a cat", source).args[0]
+    source = {"source": "host text generation", "clip": clip, "seed": 1}
+    caption = long_caption("a cat", source).args[0]
     assert caption and caption != "a cat"
-    assert ELLALongCaption.execute("a cat", source).args[0] == caption
-    assert ELLALongCaption.execute("a cat", {**source, "seed": 2}).args[0] != caption
+    assert long_caption("a cat", source).args[0] == caption
+    assert long_caption("a cat", {**source, "seed": 2}).args[0] != caption
+
+
+def test_a_server_of_the_planners_list_writes_the_caption(monkeypatch):
+    asked = []
+
+    class Scripted(BaseHTTPRequestHandler):
+        def do_POST(self):
+            asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            reply = {
+                "choices": [{"message": {"content": "Long: a grey cat sits on a red mat."}, "finish_reason": "stop"}]
+            }
+            body = json.dumps(reply).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args): ...
+
+    listener = HTTPServer(("127.0.0.1", 0), Scripted)
+    threading.Thread(target=listener.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{listener.server_port}/v1"
+    server = dataclasses.replace(llm_servers.LOCAL[0], name="scripted", address=address, model="tiny")
+    monkeypatch.setattr(llm_servers, "load", lambda: {"scripted": server})
+    source = {"source": "language model server", "server": "scripted", "seed": 3}
+    assert long_caption("a cat", source).args[0] == "a grey cat sits on a red mat."
+    listener.shutdown()
+    (body,) = asked
+    assert body["model"] == "tiny" and body["messages"][0]["content"].endswith("Short: a cat\nLong:")
