@@ -25,8 +25,8 @@ PROMPT = (
     "four lily pads float."
 )
 FILES = (
-    f"Needs `models/checkpoints/{CHECKPOINT}` (or any SD1.5 checkpoint), `models/ella/{ELLA}`, and the encoder of "
-    f"FLAN-T5-XL, a folder or one file, in `models/ella_encoder`."
+    f"Needs **models/checkpoints/{CHECKPOINT}** (or any SD1.5 checkpoint), **models/ella/{ELLA}**, and the encoder of "
+    f"FLAN-T5-XL, a folder or one file, in **models/ella_encoder**."
 )
 
 
@@ -93,7 +93,7 @@ def with_lora(info: dict) -> Builder:
         "## ELLA with a LoRA and its trigger words\n"
         "In the mode **ELLA + CLIP** the model gets ELLA's tokens and CLIP's. The description goes into *text*, "
         "trigger words, embeddings and tags into *clip_text*.\n\n"
-        f"Choose your LoRA in **Load LoRA** (here `models/loras/{LORA}`)."
+        f"Choose your LoRA in **Load LoRA** (here **models/loras/{LORA}**)."
     )
 
 
@@ -114,7 +114,7 @@ def with_controlnet(info: dict) -> Builder:
         "Only the prompt is read by ELLA; the negative prompt is CLIP's, as always. The ControlNet reads the prompt "
         "of each step too. The two prompts have different lengths, so the model is called once for each: on a fast "
         "card this takes a little longer than the same kind of prompt on both sides.\n\n"
-        f"Also needs `models/controlnet/{CONTROLNET}` and an image for it."
+        f"Also needs **models/controlnet/{CONTROLNET}** and an image for it."
     )
 
 

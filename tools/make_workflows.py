@@ -55,7 +55,7 @@ def text_to_image(info: dict) -> Builder:
         "1. **LLM Layout Planner** turns the sentence into boxes (no language model needed).\n"
         "2. **Box Grounded Sampler** makes each object alone, guided into its box.\n"
         "3. **Latent Composer** pastes their latents and denoises the whole picture.\n\n"
-        f"Needs `models/checkpoints/{CHECKPOINT}`, or any SD1.x, SD2.x or SDXL checkpoint.\n"
+        f"Needs **models/checkpoints/{CHECKPOINT}**, or any SD1.x, SD2.x or SDXL checkpoint.\n"
         "Change one object in the prompt and run again: only that object is computed anew.",
         (20, 730), (400, 240), "How this works",
     )  # fmt: skip
@@ -77,7 +77,7 @@ def pasted_reply(info: dict) -> Builder:
         "## A layout from any chat\n"
         "Copy the instruction on the left into any language model's chat and paste its whole answer into **reply** of "
         "LLM Layout Planner. Code fences, talk around the answer and JSON are understood.\n\n"
-        f"Needs `models/checkpoints/{CHECKPOINT}`.",
+        f"Needs **models/checkpoints/{CHECKPOINT}**.",
         (20, 730), (400, 200), "How this works",
     )  # fmt: skip
     return b
@@ -108,7 +108,7 @@ def guidance(info: dict) -> Builder:
         "**Layout Guidance** is a patch on MODEL: it works with the stock KSampler, with LoRA, ControlNet, inpainting "
         "masks and nearly every sampler. Your own prompt can be typed into it; it must contain the phrases of the "
         "layout.\n\nThe energy should fall. If it does not, raise *strength*.\n\n"
-        f"Needs `models/checkpoints/{CHECKPOINT}`.",
+        f"Needs **models/checkpoints/{CHECKPOINT}**.",
         (20, 730), (400, 240), "How this works",
     )  # fmt: skip
     return b
@@ -135,7 +135,7 @@ def demo(info: dict) -> Builder:
     b.add(
         "SaveImage", (860, 490), (320, 260), "Each object alone", images=(images, "images"), filename_prefix="objects"
     )
-    b.add("SaveImage", (480, 400), (320, 260), "Guidance energy", images=(composer, "energy"), filename_prefix="energy")
+    b.add("SaveImage", (480, 460), (320, 240), "Guidance energy", images=(composer, "energy"), filename_prefix="energy")
     positive = b.add(
         "CLIPTextEncode", (480, 720), (320, 120), "The same sentence, plain", clip=(loader, 1), text=DEMO_PROMPT
     )
