@@ -1,7 +1,7 @@
 """The LMD benchmark, stage 1: its 400 prompts, its predicates over layouts, and the detection filter of stage 2.
 
 Source: the LMD docs/lmd.md, 9 (LLM-groundedDiffusion@cef2a90 prompt.py, eval/). The predicates match
-substrings on purpose (quirk Q6: a cupboard counts as a cup), so that numbers stay comparable with the published ones.
+substrings on purpose (a cupboard counts as a cup), so that numbers stay comparable with the published ones.
 """
 
 from __future__ import annotations

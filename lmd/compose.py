@@ -64,15 +64,22 @@ def object_noise(background: Tensor, own: Tensor, box: Box, blending_ratio: floa
     return mixed
 
 
-def centre_of_mass(mask: Tensor) -> tuple[float, float]:
-    """(x, y) of the mean cell index over the size, without a half-cell offset (quirk Q9)."""
+def _set_cells(mask: Tensor) -> tuple[Tensor, Tensor]:
     ys, xs = torch.nonzero(mask, as_tuple=True)
+    if not len(ys):
+        raise ValueError("an empty mask has neither a centre nor a box: use the object's box instead")
+    return ys, xs
+
+
+def centre_of_mass(mask: Tensor) -> tuple[float, float]:
+    """(x, y) of the mean cell index over the size, without a half-cell offset. Raises ValueError for an empty mask."""
+    ys, xs = _set_cells(mask)
     return float(xs.double().mean()) / mask.shape[1], float(ys.double().mean()) / mask.shape[0]
 
 
 def tight_cells(mask: Tensor) -> tuple[int, int, int, int]:
-    """(x_min, y_min, x_max, y_max), maxima inclusive."""
-    ys, xs = torch.nonzero(mask, as_tuple=True)
+    """(x_min, y_min, x_max, y_max), maxima inclusive. Raises ValueError for an empty mask."""
+    ys, xs = _set_cells(mask)
     return int(xs.min()), int(ys.min()), int(xs.max()), int(ys.max())
 
 

@@ -17,7 +17,7 @@ def filter_boxes_exact(
     max_scale: float = 3,
     size: int = 512,
 ) -> list[tuple[str, list[int]]]:
-    """The reference's filter, faults included (quirk Q1: a negative top shifts twice and may leave the canvas).
+    """The reference's filter, faults included (a negative top shifts twice and may leave the canvas).
 
     Source: the LMD docs/lmd.md, 1.5 (LLM-groundedDiffusion@cef2a90 utils/parse.py).
     """

@@ -109,7 +109,7 @@ class Guidance:
 
         `evaluate(x)` returns the energy [B] and its gradient with respect to x, or None to leave this step out. The
         threshold is tested before each evaluation only: the update is applied even when the fresh energy is already
-        below it, and an image that has met it is never evaluated again (4.5, quirk Q7).
+        below it, and an image that has met it is never evaluated again (4.5).
         """
         for _ in range(self.options.iterations(index)):
             if not self.wants(index):

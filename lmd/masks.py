@@ -52,8 +52,9 @@ def coarse_mask(smoothed: Tensor, options: MaskOptions = POINT) -> Tensor:
 
 
 def peak(smoothed: Tensor) -> tuple[int, int]:
-    """(column, row) of the strongest cell: SAM's point prompt is that cell's top-left corner (quirk Q9)."""
-    row, column = divmod(int(smoothed.argmax()), smoothed.shape[1])
+    """(column, row) of the strongest cell: SAM's point prompt is that cell's top-left corner."""
+    first = int(torch.nonzero(smoothed.flatten() == smoothed.max())[0])  # argmax promises no order among ties
+    row, column = divmod(first, smoothed.shape[1])
     return column, row
 
 

@@ -64,7 +64,7 @@ def object_prompts(layout: Layout) -> tuple[ObjectPrompt, ...]:
 def overall_prompt(layout: Layout, include_counts: bool = True, exact: bool = False) -> OverallPrompt:
     """The prompt of the whole image and its groups; flattening the groups gives the order of `object_prompts`.
 
-    `exact` repeats the reference's pluralisation letter by letter, faults included ("two pandbears", quirk Q2).
+    `exact` repeats the reference's pluralisation letter by letter, faults included ("two pandbears").
     """
     named: dict[str, list[Box]] = {}
     for item in object_prompts(layout):

@@ -15,7 +15,7 @@ class PhraseNotFound(ValueError):
 def find(pieces: Sequence[Piece], phrase: Sequence[Piece]) -> tuple[int, ...] | None:
     """Positions of the first occurrence of the phrase's tokens among the prompt's; None if there is none.
 
-    Whole tokens are compared, never text, so a match cannot start inside a word (quirk Q3 of the reference).
+    Whole tokens are compared, never text, so a match cannot start inside a word (the reference's can).
     """
     ids, wanted = [p[1] for p in pieces], [p[1] for p in phrase]
     if not wanted:
