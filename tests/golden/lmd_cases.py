@@ -68,7 +68,9 @@ def attention_inputs(case: dict, tensors: dict) -> tuple[dict, list[energy.Atten
 def check_value_and_gradient(value: torch.Tensor, expected: float, leaves: dict, columns: list, tensors: dict) -> None:
     near(float(value.detach().sum()), expected, 1e-5, "value")
     if not value.requires_grad:
-        assert not any(t.any() for n, t in tensors.items() if n.startswith("grad/")), "no gradient where one is expected"
+        assert not any(t.any() for n, t in tensors.items() if n.startswith("grad/")), (
+            "no gradient where one is expected"
+        )
         return
     grads = torch.autograd.grad(value.sum(), list(leaves.values()), allow_unused=True)
     for (key, leaf), grad in zip(leaves.items(), grads):
