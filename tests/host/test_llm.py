@@ -1,7 +1,6 @@
 """The planner's language models against a scripted server: answers, faults, interrupt, cache, and where the key goes."""
 
 import asyncio
-import importlib.util
 import json
 import pickle
 import sys
@@ -18,13 +17,9 @@ from ella_lmd.nodes import lmd_plan
 from ella_lmd.nodes.host import llm_plan, llm_servers
 from ella_lmd.nodes.host.llm_cache import ReplyCache
 from ella_lmd.nodes.host.llm_client import MAX_BODY, Patience
+from ella_lmd.tests.scripted_server import ScriptedServer
 
 import nodes as host_nodes
-
-_spec = importlib.util.spec_from_file_location("scripted_server", Path(__file__).parents[1] / "scripted_server.py")
-_module = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_module)
-ScriptedServer = _module.ScriptedServer
 
 KEY = "sk-MARKED-8c1f2e77d0"
 PROMPT = "a cat to the left of a dog in a park"
