@@ -18,6 +18,7 @@ from pathlib import Path
 import aiohttp
 import comfy_server
 from graph import to_api
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from tqdm import tqdm
 
 WORKFLOW = comfy_server.ROOT / "workflows" / "LMD Demo.json"
@@ -29,6 +30,26 @@ NAMES = {
     "plain": "plain.png",
     "energy": "energy.png",
 }
+
+
+def sheet(sentence: str, folder: Path) -> Path:
+    """One picture of the whole job: layout, objects, the composed image, and plain sampling for comparison."""
+    objects = sorted(folder.glob("object *.png"))
+    shown = [("layout", folder / "layout.png")]
+    shown += [(f"object {i + 1}", path) for i, path in enumerate(objects)]
+    shown += [("LMD", folder / "image.png"), ("plain sampling, same seed", folder / "plain.png")]
+    side, bar = 256, 34
+    picture = Image.new("RGB", (len(shown) * (side + 8) + 8, side + 2 * bar + 8), "white")
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=17)
+    draw.text((10, 8), sentence, "black", font)
+    for i, (title, path) in enumerate(shown):
+        image = Image.open(path).convert("RGB")
+        image = ImageOps.pad(image, (side, side), Image.Resampling.LANCZOS, color="white")
+        x = 8 + i * (side + 8)
+        picture.paste(image, (x, bar))
+        draw.text((x + 2, bar + side + 6), title, "black", font)
+    picture.save(folder / "sheet.png")
+    return folder / "sheet.png"
 
 
 class Progress:
@@ -84,6 +105,7 @@ def main(arguments: list[str]) -> int:
                     target = OUTPUT / NAMES[prefix].format(int(number))
                     shutil.copyfile(file, target)
                     print(f"[ella-lmd] {prefix:<8} {target}", flush=True)
+            print(f"[ella-lmd] all      {sheet(sentence, OUTPUT)}", flush=True)
             shutil.copyfile(WORKFLOW, OUTPUT / "workflow.json")
             print(f"[ella-lmd] workflow {OUTPUT / 'workflow.json'} (drop it, or image.png, onto ComfyUI)", flush=True)
     return 0
