@@ -21,8 +21,14 @@ BACKGROUND_TOLERANCE = 26.0
 """Largest distance in RGB (0..255) at which a pixel still belongs to the background."""
 SMALLEST = 60
 """Fewest pixels of an object; the world's smallest has about 200."""
-LIKENESS = 0.62
+LIKENESS = 0.55
 """Least overlap (intersection over union) with the best of the eight outlines."""
+SHARP = 0.35
+"""Where an object ends: at this share of its own distance from the background."""
+CLEAR = 0.85
+"""Overlap from which on a blob is taken for one object without further ado."""
+DIVISION_COST = 0.05
+"""By how much more the parts of a blob must look like objects than the whole."""
 TEMPLATE = 40
 
 
@@ -46,19 +52,73 @@ def detect(picture: Image.Image | numpy.ndarray) -> list[Detection]:
     if image.size != (SIDE, SIDE):
         image = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     pixels = numpy.asarray(image.convert("RGB")).astype(float)
-    foreground = _distance_from_background(pixels) > BACKGROUND_TOLERANCE
-    names, nearest = _nearest_colours(pixels)
+    distance, colours = _distance_from_background(pixels), _nearest_colours(pixels)
     found = []
-    for index, colour in enumerate(names):
-        core = ndimage.binary_opening(foreground & (nearest == index), numpy.ones((3, 3)))
-        labels, count = ndimage.label(core)
-        for number in range(1, count + 1):
-            part = _with_rim(labels == number, foreground, labels)
-            if part.sum() >= SMALLEST:
-                kind, score = _kind(part)
-                if score >= LIKENESS:
-                    found.append(Detection(kind, colour, _box(part), score))
-    return sorted(_without_doubles(found), key=lambda d: -d.score)
+    for blob in _parts(ndimage.binary_opening(distance > BACKGROUND_TOLERANCE, numpy.ones((2, 2)))):
+        found += [_judge(part, colours) for part in _read(blob, distance, colours)]
+    return sorted((d for d in found if d.score >= LIKENESS), key=lambda d: -d.score)
+
+
+def _read(blob: numpy.ndarray, distance: numpy.ndarray, colours: numpy.ndarray, depth: int = 3) -> list[numpy.ndarray]:
+    """The objects of a connected blob: itself, or what it divides into if that looks clearly more like objects."""
+    limit = max(BACKGROUND_TOLERANCE, SHARP * float(numpy.percentile(distance[blob], 80)))
+    sharp = _parts(blob & (distance > limit), 1)  # without the blurred border, which can join neighbours
+    if not sharp:
+        return [blob]
+    if depth and len([part for part in sharp if part.sum() >= SMALLEST]) > 1:
+        return [
+            thing for part in _parts(blob & (distance > limit)) for thing in _read(part, distance, colours, depth - 1)
+        ]
+    whole = max(sharp, key=numpy.sum)
+    if depth == 0 or _kind(whole)[1] > CLEAR:
+        return [whole]
+    readings = [[whole]]
+    for cores in _divisions(blob, colours):
+        parts = _grow(cores, blob)
+        readings.append([thing for part in parts for thing in _read(part, distance, colours, depth - 1)])
+    return max(readings, key=lambda r: _quality(r, whole) - (DIVISION_COST if len(r) > 1 else 0))
+
+
+def _parts(mask: numpy.ndarray, smallest: int = SMALLEST) -> list[numpy.ndarray]:
+    """The connected parts of a mask that are large enough to be objects."""
+    labels, count = ndimage.label(mask)
+    sizes = ndimage.sum_labels(mask, labels, range(1, count + 1))
+    return [labels == number for number, size in enumerate(sizes, 1) if size >= smallest]
+
+
+def _divisions(blob: numpy.ndarray, colours: numpy.ndarray) -> list[list[numpy.ndarray]]:
+    """Cores of objects of several colours that touch, and of objects that touch along a thin neck."""
+    own = [blob & (colours == index) for index in range(len(world.COLOURS))]
+    found = [[part for mask in own for part in _parts(ndimage.binary_opening(mask, numpy.ones((3, 3))))]]
+    filled = ndimage.binary_fill_holes(blob)
+    found += [_parts(ndimage.binary_erosion(filled, iterations=i), SMALLEST // 4) for i in (1, 2, 3, 4, 6, 8)]
+    return [cores for cores in found if len(cores) > 1]
+
+
+def _grow(cores: list[numpy.ndarray], blob: numpy.ndarray) -> list[numpy.ndarray]:
+    """Divide the blob among the cores: every pixel goes to the nearest one."""
+    distances = numpy.stack([ndimage.distance_transform_edt(~core) for core in cores])
+    nearest = distances.argmin(0)
+    return [blob & (nearest == index) for index in range(len(cores))]
+
+
+def _quality(reading: list[numpy.ndarray], whole: numpy.ndarray) -> float:
+    """How well the parts of a reading look like objects, by area; what it leaves out of the whole counts as nothing."""
+    areas = [int(part.sum()) for part in reading]
+    alike = sum(area * max(0.0, _kind(part)[1]) for area, part in zip(areas, reading, strict=True))
+    return alike / max(sum(areas), int(whole.sum()))
+
+
+def _judge(part: numpy.ndarray, colours: numpy.ndarray) -> Detection:
+    """Kind and colour of one object; its rim has no say in its colour unless there is nothing else."""
+    kind, score = _kind(part)
+    inside = part & (colours < len(world.COLOURS))
+    votes = numpy.bincount(colours[inside if inside.any() else part] % len(world.COLOURS))
+    return Detection(kind, list(world.COLOURS)[int(votes.argmax())], _box(part), score)
+
+
+def _palette() -> numpy.ndarray:
+    return numpy.array(list(world.COLOURS.values()), dtype=float)
 
 
 def _distance_from_background(pixels: numpy.ndarray) -> numpy.ndarray:
@@ -82,23 +142,21 @@ def _distance_from_background(pixels: numpy.ndarray) -> numpy.ndarray:
         near = numpy.linalg.norm(flat - design @ fit, axis=1) < tolerance
     else:
         fit = numpy.linalg.lstsq(design[near], flat[near], rcond=None)[0] if near.sum() >= 50 else fit
-        return numpy.linalg.norm(flat - design @ fit, axis=1).reshape(height, width)
-    return numpy.linalg.norm(flat - reference, axis=1).reshape(height, width)
+        return _without_frame(numpy.linalg.norm(flat - design @ fit, axis=1).reshape(height, width))
+    return _without_frame(numpy.linalg.norm(flat - reference, axis=1).reshape(height, width))
 
 
-def _nearest_colours(pixels: numpy.ndarray) -> tuple[list[str], numpy.ndarray]:
-    """Colour names, and per pixel the index of the nearest one; a colour's darker rim counts as the rim, not as it."""
-    names = list(world.COLOURS)
-    palette = numpy.array([world.COLOURS[name] for name in names], dtype=float)
-    both = numpy.concatenate([palette, palette * world.RIM])
-    distance = numpy.linalg.norm(pixels[:, :, None] - both, axis=-1)
-    return names, distance.argmin(-1)
+def _without_frame(distance: numpy.ndarray) -> numpy.ndarray:
+    """The outermost two pixels count as background: decoders like to leave a line there."""
+    inner = numpy.zeros_like(distance)
+    inner[2:-2, 2:-2] = distance[2:-2, 2:-2]
+    return inner
 
 
-def _with_rim(core: numpy.ndarray, foreground: numpy.ndarray, labels: numpy.ndarray) -> numpy.ndarray:
-    """The core of an object and the foreground within three pixels of it that no other core of its colour owns."""
-    near = ndimage.binary_dilation(core, iterations=3) & foreground
-    return near & ((labels == 0) | core)
+def _nearest_colours(pixels: numpy.ndarray) -> numpy.ndarray:
+    """Per pixel the index of the nearest of the world's colours; the rims of these colours follow as further indices."""
+    both = numpy.concatenate([_palette(), _palette() * world.RIM])
+    return numpy.linalg.norm(pixels[:, :, None] - both, axis=-1).argmin(-1)
 
 
 def _box(mask: numpy.ndarray) -> tuple[float, float, float, float]:
@@ -116,12 +174,14 @@ def _normalised(mask: numpy.ndarray) -> numpy.ndarray:
 
 @functools.cache
 def _templates() -> list[tuple[str, numpy.ndarray, float]]:
-    """(kind, stretched outline, width over height) of every kind in three sizes, from the renderer itself."""
+    """(kind, stretched outline, width over height) of every kind, from the renderer: three sizes, sharp and blurred."""
     found = []
-    for kind, size in itertools.product(world.KINDS, (0.2, 0.3, 0.5)):
+    for kind, size, blur in itertools.product(world.KINDS, (0.2, 0.3, 0.5), (0.0, 1.5, 2.5)):
         thing = world.Thing(kind, "red", 0.5, 0.5, size, size)
         pictures = [numpy.asarray(world.render(world.Scene("snow", t), SIDE)).astype(float) for t in ((thing,), ())]
-        mask = numpy.linalg.norm(pictures[0] - pictures[1], axis=-1) > BACKGROUND_TOLERANCE
+        pictures = [ndimage.gaussian_filter(picture, (blur, blur, 0)) for picture in pictures]
+        distance = numpy.linalg.norm(pictures[0] - pictures[1], axis=-1)
+        mask = distance > SHARP * numpy.percentile(distance[distance > BACKGROUND_TOLERANCE], 80)
         x0, y0, x1, y1 = _box(mask)
         found.append((kind, _normalised(mask), (x1 - x0) / (y1 - y0)))
     return found
@@ -138,22 +198,3 @@ def _kind(mask: numpy.ndarray) -> tuple[str, float]:
         scores.append((float(overlap - 0.3 * max(0.0, off - 0.15)), kind))
     score, kind = max(scores)
     return kind, score
-
-
-def _without_doubles(found: list[Detection]) -> list[Detection]:
-    """Of detections that cover one another by more than half of the smaller, only the larger stays."""
-    kept: list[Detection] = []
-    for one in sorted(found, key=lambda d: -_area(d.box)):
-        if all(_shared(one.box, other.box) <= 0.5 * _area(one.box) for other in kept):
-            kept.append(one)
-    return kept
-
-
-def _area(box: tuple[float, float, float, float]) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])
-
-
-def _shared(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    return max(0.0, width) * max(0.0, height)

@@ -13,7 +13,7 @@ from ..nodes.host import demo_model
 from . import data, model
 
 SCENES = 32768
-STEPS = 6500
+STEPS = 6400
 BATCH = 32
 LEARNING_RATE = 8e-4
 EMPTY_RATE = 0.1

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from ..nodes.host import demo_model
 from . import latents, model, world
 
-STEPS = 2000
+STEPS = 2600
 CROPPED_STEPS = 1200
 """Steps on squares cut from the pictures; the rest sees whole ones, which sharpens their borders."""
 BATCH = 16
@@ -37,7 +37,7 @@ def losses(vae: torch.nn.Module, images: torch.Tensor, generator: torch.Generato
     The noise makes neighbouring latents decode alike, so the decoder forgives the denoiser's small errors.
     """
     target = latents.of_images(images)
-    strength = 0.2 * torch.rand(len(images), 1, 1, 1, generator=generator).square()
+    strength = 0.3 * torch.rand(len(images), 1, 1, 1, generator=generator).square()
     noisy = target + strength * torch.randn(target.shape, generator=generator)
     error = vae.decode(noisy / model.LATENT_SCALE).float() - images
     encoded = vae.encode(images).float() * model.LATENT_SCALE
