@@ -45,6 +45,17 @@ def _widget(name: str, spec: list, values: dict) -> list[tuple[str, dict]]:
     return [(name, {"kind": kind, **options})]
 
 
+def _part_socket(info: dict, name: str, values: dict) -> str | None:
+    """The type of the socket `name` in the chosen part of a dynamic input; None when there is none."""
+    parent, _, child = name.partition(".")
+    specs = {k: v for section in ("required", "optional") for k, v in info["input"].get(section, {}).items()}
+    if specs.get(parent, [""])[0] != DYNAMIC:
+        return None
+    part = next(o for o in specs[parent][1]["options"] if o["key"] == values.get(parent))
+    found = [part["inputs"].get(section, {}).get(child) for section in ("required", "optional")]
+    return next((spec[0] for spec in found if spec), None)
+
+
 def has_control(options: dict) -> bool:
     """Seed widgets are followed by a "control after generate" value."""
     return bool(options.get("control_after_generate"))
@@ -122,6 +133,10 @@ class Builder:
             node["widgets_values"].append(value)
             if has_control(options):
                 node["widgets_values"].append(CONTROL)
+        for name in [n for n in inputs if "." in n]:  # a socket of the chosen dynamic part, such as "source.clip"
+            kind_ = _part_socket(info, name, values)
+            if kind_ and isinstance(inputs[name], tuple):
+                self._socket(node, name, kind_, inputs.pop(name))
         if inputs:
             raise ValueError(f"{kind} has no input {', '.join(inputs)}")
         self.nodes.append(node)

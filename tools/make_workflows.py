@@ -83,6 +83,106 @@ def pasted_reply(info: dict) -> Builder:
     return b
 
 
+SERVER = "Ollama"
+TEXT_MODEL = "qwen3.5_2b_bf16.safetensors"
+TEXT_MODEL_URL = "https://huggingface.co/Comfy-Org/Qwen3.5/resolve/main/text_encoders/" + TEXT_MODEL
+CHANGE = "move the dog to the left of the cat, add a red ball"
+OLLAMA = (
+    "Needs [Ollama](https://ollama.com) running on this machine with a model of at least 1.5 billion parameters, for "
+    "instance `ollama pull qwen2.5:7b`. Other servers (LM Studio, llama.cpp, vLLM, OpenAI) are chosen by their name in "
+    "the same list; docs/planner.md says how to add one and where its key belongs.\n\n"
+)
+
+
+def local_model(info: dict) -> Builder:
+    b = Builder(info)
+    loader = checkpoint(b, (20, 40))
+    planner = b.add(
+        "LLMLayoutPlanner", (20, 200), (400, 640), prompt=PROMPT, width=512, height=512, source="language model server",
+        source__server=SERVER, source__seed=1,
+    )  # fmt: skip
+    lmd(b, planner, loader, 480)
+    b.note(
+        "## A local language model plans the picture\n"
+        "The answer is checked against the prompt, a faulty one is asked again with its faults named, and boxes that "
+        "are still in the wrong place are mended. The planner shows all of it below its picture.\n\n"
+        f"{OLLAMA}Needs `models/checkpoints/{CHECKPOINT}`.",
+        (20, 890), (400, 300), "How this works",
+    )  # fmt: skip
+    return b
+
+
+def text_model(b: Builder, at: tuple[int, int]) -> dict:
+    node = b.add("CLIPLoader", at, (400, 110), clip_name=TEXT_MODEL, type="stable_diffusion")
+    node["properties"]["models"] = [{"name": TEXT_MODEL, "url": TEXT_MODEL_URL, "directory": "text_encoders"}]
+    return node
+
+
+def generated_text(info: dict) -> Builder:
+    b = Builder(info)
+    loader = checkpoint(b, (480, -120))
+    writer = text_model(b, (20, 40))
+    text = "A realistic photo of a bright kitchen: a white teapot and a green cup on a wooden table, no people"
+    instruction = b.add("LMDLayoutInstruction", (20, 200), (400, 260), prompt=text, width=512, height=512)
+    answer = b.add(
+        "TextGenerate", (20, 510), (400, 340), clip=(writer, 0), prompt=(instruction, 0), max_length=400,
+        sampling_mode__temperature=0.25,
+    )  # fmt: skip
+    planner = b.add(
+        "LLMLayoutPlanner", (480, 800), (420, 480), prompt=text, width=512, height=512, source="reply text",
+        source__reply=(answer, 0),
+    )  # fmt: skip
+    lmd(b, planner, loader, 480)
+    b.note(
+        "## LMD with ComfyUI's own Generate Text\n"
+        "The instruction goes to **Generate Text**, its answer to **LLM Layout Planner** as reply text. The graph *LMD "
+        "with a Text Model of ComfyUI* does the same inside the planner, which then also checks the answer and asks "
+        f"again.\n\nNeeds `models/text_encoders/{TEXT_MODEL}` or another text model that can write, and "
+        f"`models/checkpoints/{CHECKPOINT}`.",
+        (20, 900), (400, 260), "How this works",
+    )  # fmt: skip
+    return b
+
+
+def host_model(info: dict) -> Builder:
+    b = Builder(info)
+    loader = checkpoint(b, (480, -120))
+    writer = text_model(b, (20, 40))
+    planner = b.add(
+        "LLMLayoutPlanner", (20, 200), (400, 640), prompt=PROMPT, width=512, height=512, source="host text generation",
+        source__clip=(writer, 0), source__seed=1,
+    )  # fmt: skip
+    lmd(b, planner, loader, 480)
+    b.note(
+        "## A text model of ComfyUI plans the picture\n"
+        "No server: ComfyUI loads the text model before the image model and makes room for both.\n\n"
+        f"Needs `models/text_encoders/{TEXT_MODEL}` or another text model that can write, and "
+        f"`models/checkpoints/{CHECKPOINT}`.",
+        (20, 890), (400, 220), "How this works",
+    )  # fmt: skip
+    return b
+
+
+def edit(info: dict) -> Builder:
+    b = Builder(info)
+    loader = checkpoint(b, (20, -120))
+    common = {"width": 512, "height": 512, "source": "language model server", "source__server": SERVER}
+    first = b.add("LLMLayoutPlanner", (20, 40), (400, 640), "First layout", prompt=PROMPT, source__seed=1, **common)
+    second = b.add(
+        "LLMLayoutPlanner", (20, 740), (400, 640), "Changed layout", prompt=PROMPT, source__seed=1,
+        source__previous=(first, "layout"), source__instruction=CHANGE, **common,
+    )  # fmt: skip
+    lmd(b, second, loader, 480)
+    b.note(
+        "## Change a layout in words\n"
+        "The second planner takes the first one's layout as **previous** and changes it by **instruction**. What the "
+        "instruction does not speak of stays, box for box; put a third planner behind it for another round.\n\n"
+        f"{OLLAMA}Needs `models/checkpoints/{CHECKPOINT}`.",
+        (480, 800), (400, 300), "How this works",
+    )  # fmt: skip
+    return b
+
+
 def guidance(info: dict) -> Builder:
     b = Builder(info)
     loader = checkpoint(b, (20, 40))
@@ -161,6 +261,10 @@ GRAPHS = {
     "LMD Demo": demo,
     "LMD Text to Image": text_to_image,
     "LMD with a Pasted LLM Reply": pasted_reply,
+    "LMD with a Local Language Model": local_model,
+    "LMD with Generate Text": generated_text,
+    "LMD with a Text Model of ComfyUI": host_model,
+    "LMD Multi-Round Edit": edit,
     "Layout Guidance with KSampler": guidance,
 }
 
