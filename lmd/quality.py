@@ -83,7 +83,17 @@ def _without(text: str, noun: str) -> str:
     for i in range(0, len(parts), 2):
         if noun not in _nouns(parts[i]):
             out += [*(parts[i - 1 : i] if out else []), parts[i]]
-    return "".join(out).strip() if out else text
+    return "".join(out).strip() if out else _style_of(text, noun)
+
+
+def _style_of(text: str, noun: str) -> str:
+    """What is left of a text that is all about `noun`: "A pencil sketch of a dog" -> "A pencil sketch"."""
+    from .sameness import named  # needs the lexicon, whose package needs this file
+
+    style, of, _ = text.partition(" of ")
+    if noun not in named(text):  # "a dog park" is no dog
+        return text
+    return style if of and noun not in _nouns(style) else "A realistic scene"
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ def named(text: str) -> set[str]:
     tokens = re.findall(r"[\w'-]+|[^\w\s]", text.lower())
     out = set()
     for token, after in zip(tokens, [*tokens[1:], "."]):
-        if not after[0].isalnum() or after in lexicon.CONJUNCTIONS or after in _ENDS:
+        if not after[0].isalnum() or after in lexicon.CONJUNCTIONS or after in _ENDS or after.endswith("ing"):
             out.add(words.singular(token) or token)
     return out
 

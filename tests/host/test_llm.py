@@ -420,3 +420,36 @@ def test_a_host_model_that_goes_on_is_cut_at_the_blank_line():
     ramble = "<think>hm</think>\n" + TEXT + "\n\nCaption: a boat\nObjects: [('a boat', [1, 2, 30, 40])]"
     cut = llm_plan.first_answer(ramble)
     assert cut.strip() == TEXT and llm_plan.first_answer("no boxes\n\nhere") == "no boxes\n\nhere"
+
+
+@pytest.fixture(scope="module")
+def writer():
+    """A CLIP of the host's that can write: Qwen3 with two layers and random weights."""
+    import comfy.sd
+    import torch
+    from comfy.text_encoders.llama import Qwen3_06BConfig
+
+    config = {"num_hidden_layers": 2, "hidden_size": 1024, "intermediate_size": 256}
+    sizes = Qwen3_06BConfig(**config)
+    heads, pairs = sizes.num_attention_heads * sizes.head_dim, sizes.num_key_value_heads * sizes.head_dim
+    shapes = {"model.embed_tokens.weight": (sizes.vocab_size, 1024), "model.norm.weight": (1024,)}
+    for i in range(2):
+        layer = {
+            "self_attn.q_proj": (heads, 1024), "self_attn.k_proj": (pairs, 1024), "self_attn.v_proj": (pairs, 1024),
+            "self_attn.o_proj": (1024, heads), "self_attn.q_norm": (128,), "self_attn.k_norm": (128,),
+            "mlp.gate_proj": (256, 1024), "mlp.up_proj": (256, 1024), "mlp.down_proj": (1024, 256),
+            "input_layernorm": (1024,), "post_attention_layernorm": (1024,),
+        }  # fmt: skip
+        shapes |= {f"model.layers.{i}.{name}.weight": shape for name, shape in layer.items()}
+    torch.manual_seed(0)
+    weights = {k: torch.randn(*shape, dtype=torch.bfloat16) * 0.02 for k, shape in shapes.items()}
+    return comfy.sd.load_text_encoder_state_dicts(
+        [weights], model_options={"qwen3_06b_model_config": config, "dtype": torch.bfloat16}
+    )
+
+
+def test_the_hosts_own_text_model_is_asked_under_its_memory_management(writer):
+    source = {k: v for k, v in DEFAULTS.items() if k != "server"} | {"examples": 0, "max_tokens": 12}
+    with pytest.raises(NoLayoutError, match=r"could be read \(2 received\)"):  # its weights are random
+        plan(source="host text generation", clip=writer, **source)
+    assert any(m.model is writer.patcher for m in comfy.model_management.current_loaded_models)

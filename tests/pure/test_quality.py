@@ -25,6 +25,8 @@ def test_wanted_things_in_the_negative_prompt():
         ("A park with a cat", "A park"),
         ("A garden, two dogs, a pond", "A garden, a pond"),
         ("A park and a dog at night", "A park"),
+        ("A pencil sketch of a dog", "A pencil sketch"),
+        ("Two dogs playing", "A realistic scene"),
     ],
 )
 def test_boxed_things_in_the_background(background, left):
@@ -32,6 +34,10 @@ def test_boxed_things_in_the_background(background, left):
     assert len(quality.boxed_in_background(layout)) == 1
     assert quality.tidy(layout).background == left
     assert quality.boxed_in_background(quality.tidy(layout)) == []
+
+
+def test_a_compound_is_not_the_thing_in_its_name():
+    assert quality.tidy(_layout(DOG, background="A dog park")).background == "A dog park"
 
 
 def test_a_clean_layout_is_left_alone():
