@@ -14,8 +14,9 @@ from .layout import Box, Layout, LayoutObject
 from .verify import MIN_SIDE, Verdict, Violation, check, touching, understand
 
 GEOMETRY = ("relation", "overlap", "canvas", "size")
-LOW_COVERAGE = 0.15  # two thirds of what GPT-4's layouts cover
+LOW_COVERAGE = 0.115  # half of what GPT-4's layouts cover
 _SPECK = 0.06  # a single object on less of the canvas than this is a speck
+_STOCK = 0.042  # small models give every box 100 x 100 of 512 x 512 pixels
 _MIN_SIDE = 0.06  # what a box that was too small becomes
 _GAP = 0.02
 _ROUNDS = 12
@@ -162,8 +163,12 @@ def _scaled(box: Box, factor: float, wide: float = 1.0) -> Box:
 
 def _enlarged(prompt: str, layout: Layout, verdict: Verdict) -> Layout:
     """Boxes of one small size (100 x 100 everywhere) grow to the usual proportions of what is in them."""
-    limit = LOW_COVERAGE if quality.uniform(layout) else _SPECK if len(layout.objects) == 1 else 0.0
-    if quality.coverage(layout) >= limit:
+    if not layout.objects:
+        return layout
+    covered = quality.coverage(layout)
+    stock = all(o.box.area <= _STOCK for o in layout.objects)
+    alike = quality.uniform(layout) and (stock or covered < LOW_COVERAGE)
+    if not alike and not (len(layout.objects) == 1 and covered < _SPECK):
         return layout
     scene, _ = understand(prompt)
     grown = layout

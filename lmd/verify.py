@@ -10,10 +10,12 @@ import re
 from dataclasses import dataclass
 
 from . import words
-from .layout import Box, Layout
+from .layout import Layout
 from .offline import lexicon
 from .offline.reader import read
-from .offline.scene import Relation, Scene, Thing
+from .offline.scene import Scene, Thing
+from .offline.sizes import CONCRETE
+from .relations import checkable, denies_a_place, holds, opposites
 from .sameness import boxes_of, colours_in, head, is_english, is_person, matches, named, nouns, same
 
 MIN_SIDE = 0.02  # of the canvas: smaller boxes hold less than one cell of most models' attention
@@ -21,7 +23,6 @@ _OUTSIDE = 0.01
 _SAME_KIND, _ANY_KIND = 0.5, 0.7  # intersection over union from which two boxes are taken for one place
 _TOUCH = ("on", "in", "under", "behind", "front", "between")
 _MOST_COUNTED = 10
-_GAP = 0.12
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,16 @@ class Verdict:
 def check(prompt: str, layout: Layout) -> Verdict:
     """Everything that is surely wrong with `layout` for `prompt`."""
     scene, unsure = understand(prompt)
+    doubtful = bool(unsure)
     found: list[Violation] = []
     if scene is not None:
         mine = {id(t): boxes_of(t, scene, layout) for t in scene.things}
-        found += [*_negations(scene, layout), *_counts(scene, layout), *_attributes(scene, layout)]
-        if not unsure:
+        found += [*_negations(scene, layout), *_attributes(scene, layout)]
+        if doubt := _uncountable(prompt, scene):
+            unsure = (*unsure, f'"{doubt}" leaves the numbers open, so they were not checked')
+        elif not doubtful:
+            found += _counts(scene, layout, elliptic=bool(_ELLIPSIS.search(prompt)))
+        if not doubtful and not denies_a_place(prompt):
             found += _relations(scene, layout, mine, prompt)
     found += [*_geometry(layout, scene), *_prompts(layout, scene)]
     return Verdict(tuple(found), unsure)
@@ -92,7 +98,27 @@ def _open(thing: Thing, scene: Scene) -> bool:
     )
 
 
-def _counts(scene: Scene, layout: Layout) -> list[Violation]:
+# "three monkeys in a tree and one on the ground" are four: such a number is a lower bound.
+_ELLIPSIS = re.compile(
+    r"\b(?:one|two|three|four|five|six|another|others?|ones|some|more)\b"
+    r"(?=\s+(?:in|on|at|under|over|above|below|behind|beside|between|near|next|to|by|with|is|are|of|from|who|that)\b"
+    r"|\s*[,.;]|\s*$)",
+    re.I,
+)
+_DOUBT = re.compile(
+    r"\b(?:except|missing|instead|rather|each|every|half|halves|pairs|either|neither|unless|maybe|perhaps|reflection|"
+    r"reflected|mirrored|pieces|slices)\b",
+    re.I,
+)
+
+
+def _uncountable(prompt: str, scene: Scene) -> str:
+    """A word that makes numbers of things doubtful, or ""."""
+    found = _DOUBT.search(prompt) or (None if scene.absent else re.search(r"\bor\b", prompt, re.I))
+    return found[0] if found else ""
+
+
+def _counts(scene: Scene, layout: Layout, elliptic: bool) -> list[Violation]:
     found = []
     phrases = _phrases(layout)
     heads = [head(p) for p in phrases]
@@ -111,7 +137,7 @@ def _counts(scene: Scene, layout: Layout) -> list[Violation]:
         exact = all(t.counted for t in kin) and want > 0
         have = sum(same(low, h) for h in heads)
         name = words.plural(low) if want > 1 else words.with_article(low)
-        if have > want and exact:
+        if have > want and exact and not elliptic:
             found.append(Violation("count", f"there are {have} boxes for {words.plural(low)} instead of {want}"))
         elif 0 < have < want and not (low in spoken and have == 0):
             hint = "; write one box for each single one" if want > 1 else ""
@@ -127,20 +153,12 @@ def _unreadable(low: str) -> bool:
 
 
 def _known(noun: str) -> bool:
-    return noun in lexicon.ANIMATE or noun in _EVERYDAY
-
-
-_EVERYDAY = words.word_set(
-    """
-    backpack book bottle bowl car cat chair cup dog laptop table bench lamp bed sofa apple ball kite boat house van bus
-    bicycle guitar clock umbrella window door flower tree vase plate bird windmill lighthouse fence oak hare
-    """
-)
+    return noun in lexicon.ANIMATE or noun in CONCRETE
 
 
 def _surely_missing(low, kin, heads, spoken, behind, scene: Scene, exact: bool) -> bool:
     """No box, no other phrase and no synonym stands for it, and it is not a place that the background may hold."""
-    if low in spoken or any(same(low, s) for s in spoken if s in lexicon.ANIMATE | _EVERYDAY):
+    if low in spoken or any(same(low, s) for s in spoken if s in lexicon.ANIMATE | CONCRETE):
         return False
     if any(same(low, w) for w in behind) and not (exact or any(t.position != (None, None) for t in kin)):
         return False
@@ -148,7 +166,7 @@ def _surely_missing(low, kin, heads, spoken, behind, scene: Scene, exact: bool) 
         return False
     wanted = {t.head.lower() for t in scene.things}
     strangers = [h for h in heads if not any(same(h, w) for w in wanted)]
-    return _known(low) and all(map(_known, strangers)) or not strangers
+    return _known(low) and all(map(_known, strangers))  # "dinner" and "everywhere" are nothing that must be seen
 
 
 def _attributes(scene: Scene, layout: Layout) -> list[Violation]:
@@ -185,13 +203,10 @@ _SAYING = {
 }  # fmt: skip
 
 
-_ON = re.compile(r"\b(?:on|onto|upon|atop)\b", re.I)  # the reader's "on" also stands for "along", "up" and "through"
-
-
 def _relations(scene: Scene, layout: Layout, mine: dict[int, list[int]], prompt: str) -> list[Violation]:
     found = []
-    for relation in (*scene.relations, *_opposites(scene)):
-        if relation.kind not in _SAYING or (relation.kind == "on" and not _ON.search(prompt)):
+    for relation in (*scene.relations, *opposites(scene)):
+        if relation.kind not in _SAYING or not checkable(relation, prompt):
             continue
         a = [i for t in relation.subjects for i in mine[id(t)]] if _all_here(relation.subjects, mine) else []
         b = [i for t in relation.targets for i in mine[id(t)]] if _all_here(relation.targets, mine) else []
@@ -202,7 +217,7 @@ def _relations(scene: Scene, layout: Layout, mine: dict[int, list[int]], prompt:
             names = layout.objects[a[0]].phrase, layout.objects[b[0]].phrase
             text = f'"{names[0]}" must be {_SAYING[relation.kind]} "{names[1]}", but its box is not'
             found.append(Violation("relation", text, tuple(a), tuple(b), relation.kind))
-    pairs = {id(t) for r in _opposites(scene) for t in (*r.subjects, *r.targets)}
+    pairs = {id(t) for r in opposites(scene) for t in (*r.subjects, *r.targets)}
     for thing in scene.things:
         if thing.position != (None, None) and mine[id(thing)] and id(thing) not in pairs:
             found += _position(thing, layout, mine[id(thing)])
@@ -211,16 +226,6 @@ def _relations(scene: Scene, layout: Layout, mine: dict[int, list[int]], prompt:
 
 def _all_here(things: tuple[Thing, ...], mine: dict[int, list[int]]) -> bool:
     return all(mine.get(id(t)) for t in things)
-
-
-def _opposites(scene: Scene) -> list[Relation]:
-    """ "a cat on the left and a dog on the right" says where they are to each other."""
-    out = []
-    for axis, kind in ((0, "left"), (1, "above")):
-        placed = [t for t in scene.things if t.position[axis] is not None]
-        low, high = [t for t in placed if t.position[axis] < 0.4], [t for t in placed if t.position[axis] > 0.6]
-        out += [Relation(kind, (a,), (b,)) for a in low for b in high]
-    return out
 
 
 def _position(thing: Thing, layout: Layout, mine: list[int]) -> list[Violation]:
@@ -234,31 +239,6 @@ def _position(thing: Thing, layout: Layout, mine: list[int]) -> list[Violation]:
             text = f'"{layout.objects[mine[0]].phrase}" must be on the {side} of the picture, but its box is not'
             return [Violation("relation", text, tuple(mine), (), f"at {side}")]
     return []
-
-
-def holds(kind: str, first: list[Box], second: list[Box]) -> bool:
-    """False only when a relation is surely broken: every subject stands wrongly to every target."""
-    if kind == "between":
-        spans = [sorted(b.centre[axis] for b in second) for axis in (0, 1)]
-        if len(second) < 2:
-            return True
-        return any(s[0] < b.centre[axis] < s[-1] for b in first for axis, s in enumerate(spans))
-    return any(_holds(kind, a, b) for a in first for b in second)
-
-
-def _holds(kind: str, a: Box, b: Box) -> bool:
-    (ax, ay), (bx, by) = a.centre, b.centre
-    across = max(a.x, b.x) - min(a.x + a.w, b.x + b.w)  # below 0: they share columns
-    apart = max(a.y, b.y) - min(a.y + a.h, b.y + b.h)
-    return {
-        "left": ax < bx,
-        "right": ax > bx,
-        "above": ay < by,
-        "below": ay > by,
-        "on": across < 0.02 and apart < _GAP and ay < by + 0.25 * b.h,
-        "under": across < _GAP and ay > by - 0.05,
-        "in": across < _GAP and apart < _GAP,
-    }[kind]
 
 
 def _geometry(layout: Layout, scene: Scene | None) -> list[Violation]:

@@ -96,6 +96,9 @@ FLYING = word_set(
 )
 
 
+CONCRETE = frozenset(_SIZE_OF)  # nouns of things that can be seen and have a usual size
+
+
 def size_of(thing: Thing) -> tuple[float, float]:
     """Width and height of one instance as shares of a square canvas's side, before everything is fitted."""
     head = thing.head.lower().split("-")[-1]
