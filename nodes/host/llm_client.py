@@ -164,7 +164,7 @@ class Client:
 
     def _judge(self, reply: aiohttp.ClientResponse, raw: str, said: str, body: dict | None) -> dict:
         status = reply.status
-        detail = _detail(raw)
+        detail = self._key.hide(_detail(raw))  # again, for JSON may spell the key in escapes
         if 300 <= status < 400:
             target = self._key.hide(urlsplit(reply.headers.get("Location", "")).netloc or "another page")
             raise ServerError(
@@ -178,9 +178,9 @@ class Client:
                 f"{said} says that there were too many requests or that a quota is used up (429).{wait} Wait, then "
                 f"queue again. {detail}", again=True, after=after,
             )  # fmt: skip
-        if status in (401, 403):
+        if status in (401, 403):  # the server's own words are left out: they tend to hold parts of the key
             need = self.server.credential or 'none is configured: add "credential" to its entry'
-            raise ServerError(f"{said} refuses the key ({status}); key: {need}. {detail}")
+            raise ServerError(f"{said} refuses the key ({status}); key: {need}. Set it anew and restart ComfyUI")
         if status >= 500:
             raise ServerError(f"{said} failed ({status}): see its own log. {detail}", again=True)
         if status in (400, 422) and body is not None:

@@ -130,7 +130,16 @@ FAULTS = {
     "rate limit": ({"status": 429, "headers": {"Retry-After": "0"}, "body": "{}"}, "too many requests", 3),
     "rate limit for an hour": ({"status": 429, "headers": {"Retry-After": "3600"}}, "asks to wait 3600 s", 1),
     "broken inside": ({"status": 503, "body": '{"error": "loading model"}'}, r"failed \(503\).*loading model", 3),
-    "wrong key": ({"status": 401, "body": '{"error": {"message": "bad key ' + KEY + '"}}'}, r"refuses the key.*bad key \[key\]", 1),
+    "wrong key": (
+        {"status": 401, "body": json.dumps({"error": {"message": f"bad key {KEY} sk-MARK****"}})},
+        r"refuses the key \(401\); key: env:TEST_LLM_KEY",
+        1,
+    ),
+    "a key in escapes": (
+        {"status": 409, "body": '{"error": {"message": "bad \\u0073' + KEY[1:] + '"}}'},
+        r"refuses the request \(409\).*bad \[key\]",
+        1,
+    ),
     "no such page": ({"status": 404, "body": "not found"}, "usually ends in /v1", 1),
     "HTML": ({"body": "<!doctype html><p>Welcome</p>", "type": "text/html"}, "a web page instead of JSON", 1),
     "broken JSON": ({"body": '{"choices": [{"mess'}, "broken JSON, beginning with", 1),
@@ -150,7 +159,8 @@ def test_every_fault_has_a_message_of_its_own(fault):
         configure(entry(server, timeout=1, model="m"))
         with pytest.raises(ValueError, match=said) as caught:
             ask()
-    assert KEY not in str(caught.value) + repr(caught.value) and len(server.chats) == requests
+    assert KEY not in str(caught.value) + repr(caught.value) and "MARK" not in str(caught.value)
+    assert len(server.chats) == requests
     assert "Mine" in str(caught.value)
 
 
