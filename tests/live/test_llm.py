@@ -187,6 +187,20 @@ def test_interrupt_ends_the_wait_within_a_second_and_the_next_run_works(world):
     assert "reply 1" in shown(server.run(graph(seed=22)))
 
 
+def test_a_server_that_was_configured_anew_is_asked_anew(world):
+    server, mine, _ = world
+    file = server.base / "user" / "__ella_lmd" / "servers.json"
+    before = file.read_text()
+    server.run(graph(seed=31))
+    asked = len(mine.chats)
+    server.run(graph(seed=31))
+    assert len(mine.chats) == asked, "the same question is answered from what is kept"
+    file.write_text(before.replace('"model": "m"', '"model": "m2"'))
+    server.run(graph(seed=31))
+    assert len(mine.chats) == asked + 1 and mine.chats[-1]["body"]["model"] == "m2"
+    file.write_text(before)
+
+
 def test_a_real_language_model_answers_by_the_schema_and_can_be_interrupted(world, small):
     server, *_ = world
     file = server.base / "user" / "__ella_lmd" / "servers.json"
@@ -194,12 +208,13 @@ def test_a_real_language_model_answers_by_the_schema_and_can_be_interrupted(worl
     servers["servers"] = [s for s in servers["servers"] if s["name"] == "Mine"]
     servers["servers"].append({"name": "Small", "address": f"{small}/v1", "timeout": 300})
     file.write_text(json.dumps(servers))
-    text = shown(server.run(graph("Small", 1, "a red apple and a green pear on a table"), seconds=300))
-    answer = json.loads(text.split("reply 1: ", 1)[1])
-    assert list(answer) == ["caption", "objects", "background", "negative"]
-    for thing in answer["objects"]:
-        assert isinstance(thing["name"], str) and [type(v) for v in thing["box"]] == [int] * 4
-    assert interrupted(server, graph("Small", 2, "many different animals on a farm, all with names")) < 1
+    german = "Eine rote Katze links neben einem blauen Hund auf einer Wiese"
+    for seed, prompt in enumerate(("a red apple and a green pear on a table", german), 1):
+        answer = json.loads(shown(server.run(graph("Small", seed, prompt), seconds=300)).split("reply 1: ", 1)[1])
+        assert list(answer) == ["caption", "objects", "background", "negative"]
+        for thing in answer["objects"]:
+            assert isinstance(thing["name"], str) and [type(v) for v in thing["box"]] == [int] * 4
+    assert interrupted(server, graph("Small", 9, "many different animals on a farm, all with names")) < 1
     begin = time.monotonic()
     urllib.request.urlopen(f"{small}/v1/models", timeout=10)
     assert time.monotonic() - begin < 5, "the language model's server is free again"
