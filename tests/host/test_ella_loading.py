@@ -215,15 +215,20 @@ def test_padding_is_hidden_from_the_text_but_present_for_the_connector(encoder):
     assert fixed[:, 6:].abs().max() > 0.1
 
 
+def own(caplog) -> list[logging.LogRecord]:
+    """What this pack logged; the host warns of its own affairs meanwhile."""
+    return [r for r in caplog.records if r.name.startswith("ella_lmd")]
+
+
 def test_a_longer_text_is_whole_when_flexible_and_cut_with_a_warning_when_fixed(encoder, caplog):
     text = "one two three four five six seven eight nine ten " * 20
     with caplog.at_level(logging.WARNING):
         length = encoder.features(text).shape[1]
-    assert length > 200 and not caplog.records
+    assert length > 200 and not own(caplog)
     with caplog.at_level(logging.WARNING):
         pairs = encoder.tokens(text, 128)
     assert len(pairs) == 128 and pairs[-1][0] == 1
-    (record,) = caplog.records
+    (record,) = own(caplog)
     assert "flexible" in record.getMessage() and "ten" in record.getMessage()
 
 
