@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+
+from .layout import Box, Layout
 
 NamedBox = tuple[str, list[float]]
 
@@ -90,3 +93,25 @@ def _span(boxes: Sequence[NamedBox], axis: int, size: float) -> tuple[float, flo
 def _clipped(box: list[float], width: float, height: float) -> list[float]:
     x0, y0, x1, y1 = max(box[0], 0.0), max(box[1], 0.0), min(box[0] + box[2], width), min(box[1] + box[3], height)
     return [x0, y0, x1 - x0, y1 - y0]
+
+
+def fill_canvas(layout: Layout, max_scale: float = 3.0) -> Layout:
+    """The layout enlarged, up to `max_scale` times, until it reaches the canvas's width or height.
+
+    All boxes grow alike; they are moved to the left edge, and upwards only as far as needed (docs/lmd.md, 1.5).
+    """
+    if not layout.objects:
+        return layout
+    width, height = layout.width, layout.height
+    left = min(o.box.x for o in layout.objects) * width
+    right = max(o.box.x + o.box.w for o in layout.objects) * width
+    top = min(o.box.y for o in layout.objects) * height
+    bottom = max(o.box.y + o.box.h for o in layout.objects) * height
+    scale = min(width / (right - left), height / (bottom - top), max_scale)
+    up = max(bottom * scale - height, 0.0)
+    objects = tuple(
+        replace(o, box=Box((o.box.x * width - left) * scale / width, (o.box.y * height * scale - up) / height,
+                           o.box.w * scale, o.box.h * scale))
+        for o in layout.objects
+    )  # fmt: skip
+    return replace(layout, objects=objects)

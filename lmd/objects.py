@@ -151,7 +151,7 @@ def compose_runs(objects: ObjectRuns) -> Composition:
         for i, run in enumerate(objects.runs):
             dx, dy = (0.0, 0.0)
             if objects.options.align:
-                dx, dy = compose.alignment(run.mask[b], run.item.box)
+                dx, dy = compose.alignment(run.mask[b], run.item.box, objects.options.align_horizontal_only)
             # Step 0 is composed as unit noise, which the sampler scales itself; later steps as the sampler's latents.
             own = torch.cat([run.noise[None, b], run.latents[1 : steps + 1, b]])
             placed.append(compose.Placed(compose.shift(own, dx, dy), compose.shift(run.mask[b], dx, dy)))

@@ -15,8 +15,8 @@ class LMDOptions:
 
     `layers`: guided layers, "auto" or a list such as "middle.0, output.3".
     `blending_ratio`: how much of an object's own noise is mixed into the shared background noise, 0..1.
-    `centre`, `horizontal_only`, `floor_padding`: where an object is drawn in its own image.
-    `align`: shift objects to their boxes before composing.
+    `centre`, `horizontal_only`, `placement` ("floor" or "centre"), `floor_padding`: where an object is drawn in its own
+    image. `align`, `align_horizontal_only`: shift objects to their boxes before composing.
     `fast_schedule`: skip every second step of an object's run once its latents are no longer needed.
     `reference_seeds`: number objects by their place in the name order, as published; otherwise by their name, so that
     adding or renaming one leaves the noise of the others alone.
@@ -28,8 +28,10 @@ class LMDOptions:
     blending_ratio: float = 0.01
     centre: bool = True
     horizontal_only: bool = False
+    placement: str = "floor"
     floor_padding: float = 0.2
     align: bool = True
+    align_horizontal_only: bool = False
     fast_schedule: bool = False
     reference_seeds: bool = False
     use_background: bool = True
@@ -45,6 +47,8 @@ class LMDOptions:
             return box
         if self.horizontal_only:
             return centred_box(box)
+        if self.placement == "centre":
+            return centred_box(box, False)
         return centred_box(box, False, "floor_padding", floor_padding=self.floor_padding)
 
 

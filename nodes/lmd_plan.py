@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ..lmd import instruct
 from ..lmd.dialogue import Request
+from ..lmd.filtering import fill_canvas
 from ..lmd.parse import parse, parse_strict, to_layout
 from ..lmd.picture import as_image
 from ..lmd.prompts import OVERALL_NEGATIVE, overall_prompt, with_negative
@@ -183,6 +184,13 @@ class LLMLayoutPlanner(io.ComfyNode):
                     "language model server: Ollama and others, by name. host text generation: a text model that "
                     "ComfyUI itself loads.",
                 ),
+                io.Boolean.Input(
+                    "scale_boxes",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Enlarge the layout, at most three times, until it reaches the canvas's width or height.",
+                ),
             ],
             outputs=[
                 LayoutType.Output(
@@ -214,8 +222,11 @@ class LLMLayoutPlanner(io.ComfyNode):
         return ""
 
     @classmethod
-    async def execute(cls, prompt: str, width: int, height: int, source: dict) -> io.NodeOutput:
+    async def execute(
+        cls, prompt: str, width: int, height: int, source: dict, scale_boxes: bool = False
+    ) -> io.NodeOutput:
         layout, told = await _planned(cls, prompt, width, height, source)
+        layout = fill_canvas(layout) if scale_boxes else layout
         overall = overall_prompt(layout).prompt
         negative = with_negative(layout.negative, OVERALL_NEGATIVE)
         picture = as_image(layout)

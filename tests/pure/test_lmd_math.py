@@ -4,6 +4,7 @@ import pytest
 import torch
 from ella_lmd.lmd import compose, masks, schedule, tokens
 from ella_lmd.lmd.energy import AttentionMap, EnergyOptions, GuidedObject, layout_energy, total_energy
+from ella_lmd.lmd.filtering import fill_canvas
 from ella_lmd.lmd.guidance import (
     PRESETS,
     Guidance,
@@ -219,6 +220,25 @@ def test_a_layout_of_more_than_fifty_objects_is_refused():
 def test_a_canvas_must_be_a_multiple_of_eight(size):
     with pytest.raises(ValueError, match="multiple of 8"):
         Layout(*size)
+
+
+def test_a_small_layout_is_enlarged_to_the_canvas_and_kept_inside():
+    boxes = (Box(0.3, 0.5, 0.1, 0.1), Box(0.5, 0.7, 0.1, 0.2))
+    layout = fill_canvas(Layout(512, 256, tuple(LayoutObject("a cat", b) for b in boxes)))
+    corners = [o.box.corners for o in layout.objects]
+    assert min(c[0] for c in corners) == pytest.approx(0) and max(c[3] for c in corners) == pytest.approx(1)
+    assert all(c[0] >= -1e-9 and c[1] >= -1e-9 and c[2] <= 1 + 1e-9 and c[3] <= 1 + 1e-9 for c in corners)
+    scale = layout.objects[0].box.w / 0.1
+    assert scale == pytest.approx(2.5) and layout.objects[1].box.h == pytest.approx(0.2 * scale)
+    assert fill_canvas(Layout(512, 512)) == Layout(512, 512)
+
+
+def test_objects_stand_on_the_floor_or_in_the_middle():
+    box = Box(0.0, 0.1, 0.2, 0.4)
+    assert LMDOptions().object_box(box) == Box(0.4, 0.4, 0.2, 0.4)
+    assert LMDOptions(placement="centre").object_box(box) == Box(0.4, 0.3, 0.2, 0.4)
+    assert LMDOptions(horizontal_only=True).object_box(box) == Box(0.4, 0.1, 0.2, 0.4)
+    assert LMDOptions(centre=False).object_box(box) == box
 
 
 def test_json_round_trip():
