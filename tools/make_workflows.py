@@ -232,9 +232,7 @@ def demo(info: dict) -> Builder:
     decoded = b.add("VAEDecode", (1240, 40), (210, 60), samples=(composer, "latent"), vae=(loader, 2))
     b.add("SaveImage", (1240, 150), (320, 360), "LMD", images=(decoded, 0), filename_prefix="lmd")
     images = b.add("LMDObjectImages", (860, 360), (320, 80), objects=(objects, "objects"), vae=(loader, 2))
-    b.add(
-        "SaveImage", (860, 490), (320, 260), "Each object alone", images=(images, "images"), filename_prefix="object"
-    )
+    b.add("SaveImage", (860, 490), (320, 260), "Each object alone", images=(images, "images"), filename_prefix="object")
     b.add("SaveImage", (480, 460), (320, 240), "Guidance energy", images=(composer, "energy"), filename_prefix="energy")
     positive = b.add(
         "CLIPTextEncode", (480, 720), (320, 120), "The same sentence, plain", clip=(loader, 1), text=DEMO_PROMPT
