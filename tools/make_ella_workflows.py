@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
-import tempfile
-from pathlib import Path
 
-import comfy_server
 from graph import Builder
+from make_workflows import CHECKPOINT, CHECKPOINT_URL, write
 
-WORKFLOWS = comfy_server.ROOT / "workflows"
-CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
-CHECKPOINT_URL = "https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/" + CHECKPOINT
 ELLA = "ella-sd1.5-tsc-t5xl.safetensors"
 ELLA_URL = "https://huggingface.co/QQGYLab/ELLA/resolve/main/" + ELLA
 ENCODER = "models--google--flan-t5-xl--text_encoder"
@@ -138,17 +132,5 @@ GRAPHS = {
 }
 
 
-def main() -> int:
-    with tempfile.TemporaryDirectory() as folder:
-        base = comfy_server.prepare(Path(folder))
-        with comfy_server.server(base, cpu=True) as server:
-            info = server.get("/object_info")
-    for name, build in GRAPHS.items():
-        builder = build(info)
-        builder.save(WORKFLOWS / f"{name}.json")
-        print(f"wrote {name}.json ({len(json.dumps(builder.workflow()))} characters)")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write(GRAPHS))

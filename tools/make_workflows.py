@@ -267,12 +267,13 @@ GRAPHS = {
 }
 
 
-def main() -> int:
+def write(graphs: dict) -> int:
+    """Build and save every graph of `{title: function of object_info}`."""
     with tempfile.TemporaryDirectory() as folder:
         base = comfy_server.prepare(Path(folder))
         with comfy_server.server(base, cpu=True) as server:
             info = server.get("/object_info")
-    for name, build in GRAPHS.items():
+    for name, build in graphs.items():
         builder = build(info)
         builder.save(WORKFLOWS / f"{name}.json")
         print(f"wrote {name}.json ({len(json.dumps(builder.workflow()))} characters)")
@@ -280,4 +281,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write(GRAPHS))
