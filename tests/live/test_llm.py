@@ -28,10 +28,13 @@ GOOD = json.dumps({"caption": "x", "objects": BOXES, "background": "A park", "ne
 
 @pytest.fixture(scope="module")
 def small():
-    """The address of the real small server; skips where it was never downloaded."""
-    pytest.importorskip("xllamacpp", reason="python run.py python tools/small_llm.py --fetch")
-    if small_llm.model_file() is None:
-        pytest.skip("python run.py python tools/small_llm.py --fetch")
+    """The address of the real small server, downloaded at its first use; without a network the tests skip, not in CI."""
+    try:
+        small_llm.fetch()
+    except subprocess.CalledProcessError as e:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"no small language model, and it could not be downloaded: {e}")
     process = subprocess.Popen(
         [sys.executable, "-P", str(ROOT / "tools" / "small_llm.py"), "--threads", "2"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
