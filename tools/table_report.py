@@ -1,0 +1,109 @@
+"""What `bench_table.py` prints and draws from its records: the table, and a sheet of pictures to look at."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+Records = dict[tuple[str, int], dict]
+"""One row's records by `(task, number)`."""
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """95 % Wilson score interval of a success rate, in percent."""
+    z, p = 1.96, successes / trials
+    centre, spread = p + z * z / (2 * trials), z * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
+    return tuple(100 * (centre + sign * spread) / (1 + z * z / trials) for sign in (-1, 1))
+
+
+def rate(records: Sequence[dict]) -> float:
+    """Successes in percent."""
+    return 100 * sum(r["verdict"] for r in records) / len(records)
+
+
+def margin(rows: dict[str, Records], better: str = "full", than: str = "plain") -> float:
+    """By how many points one row beats another, over the prompts that both have."""
+    both = rows[better].keys() & rows[than].keys()
+    return rate([rows[better][k] for k in both]) - rate([rows[than][k] for k in both])
+
+
+def table(rows: dict[str, Records], tasks: Sequence[str]) -> str:
+    """Successes in percent; `to full` and `time` (relative to plain sampling) over the prompts that both rows have."""
+    lines = [
+        f"{'':18}{'prompts':>8}"
+        + "".join(f"{task:>13}" for task in tasks)
+        + f"{'overall':>10}{'95 %':>14}{'to full':>10}{'time':>9}"
+    ]
+    for name, records in rows.items():
+        rates = ""
+        for task in tasks:
+            own = [r for (t, _), r in records.items() if t == task]
+            rates += f"{rate(own):13.0f}" if own else f"{'-':>13}"
+        good, count = sum(r["verdict"] for r in records.values()), len(records)
+        low, high = wilson(good, count)
+        both = records.keys() & rows.get("plain", {}).keys()
+        times = [sum(r[k]["seconds"] for k in both) for r in (records, rows.get("plain", {}))]
+        lines.append(
+            f"{name:18}{count:8}{rates}{100 * good / count:10.1f}{f'{low:.1f} to {high:.1f}':>14}"
+            + (f"{margin(rows, name, 'full'):+10.1f}" if "full" in rows and name != "full" else " " * 10)
+            + (f"{times[0] / times[1]:8.1f}x" if both else "")
+        )
+    return "\n".join(lines)
+
+
+def sheet(
+    path: Path,
+    rows: dict[str, Records],
+    keys: Sequence[tuple[str, int]],
+    layout: Callable,
+    picture: Callable,
+    columns: int = 2,
+    scale: int = 2,
+) -> None:
+    """Per prompt its layout and every row's picture, framed by its verdict, with the objects that were found in it.
+
+    `layout` gives the Layout of a prompt, `picture` the image of a record.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    side, gap, title, caption = 128 * scale, 8, 24, 36
+    width, height = (side + gap) * (len(rows) + 1) + 2 * gap, side + title + caption + 2 * gap
+    lines = -(-len(keys) // columns)
+    image = Image.new("RGB", (width * columns, height * lines), "white")
+    pen, large, small = ImageDraw.Draw(image), ImageFont.load_default(16), ImageFont.load_default(13)
+
+    def frame(box, left, top, colour, thickness=2):
+        x0, y0, x1, y1 = box
+        edges = [left + x0 * side, top + y0 * side, left + x1 * side - 1, top + y1 * side - 1]
+        pen.rectangle(edges, outline=colour, width=thickness)
+
+    def write(left, top, text, colour="black"):
+        for line, part in enumerate(textwrap.wrap(text, side // 7, max_lines=2, placeholder=" ...")):
+            pen.text((left, top + 16 * line), part, colour, small)
+
+    for index, key in enumerate(keys):
+        left = gap + index // lines * width
+        top = gap + index % lines * height
+        prompt = next(r[key]["prompt"] for r in rows.values())
+        pen.text((left, top), prompt, "black", large)
+        top += title
+        plan = layout(prompt)
+        pen.rectangle([left, top, left + side - 1, top + side - 1], "#F2F0EA")
+        for thing in plan.objects:
+            frame(thing.box.corners, left, top, "#0072B2", 3)
+            at = (left + thing.box.centre[0] * side, top + thing.box.centre[1] * side)
+            pen.text(at, textwrap.fill(thing.phrase, 9), "#0072B2", small, anchor="mm", align="center")
+        write(left, top + side + 4, f"not: {plan.negative}" if plan.negative else "layout")
+        for column, (name, records) in enumerate(rows.items(), 1):
+            x, record = left + column * (side + gap), records[key]
+            image.paste(picture(record).resize((side, side), Image.Resampling.BICUBIC), (x, top))
+            for _, _, box, _ in record["detections"]:
+                frame(box, x, top, "black")
+            colour, word = ("#007A33", "yes") if record["verdict"] else ("#C00000", "no")
+            frame((0, 0, 1, 1), x, top, colour, 4)
+            seen = ", ".join(f"{hue} {kind}" for kind, hue, _, _ in record["detections"])
+            write(x, top + side + 4, f"{name}: {word}; {seen or 'nothing found'}", colour)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
