@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import translations
 from graph import to_api
 from PIL import Image
 
 ROOT = Path(sys.modules["ella_lmd"].__path__[0])
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 SNAPSHOT = Path(__file__).with_name("object_info.json")
+TEXTS = Path(__file__).with_name("node_texts.json")
 SMALL = {"width": 128, "height": 128, "steps": 3}
 
 
@@ -48,6 +50,10 @@ def test_the_templates_are_served(server):
     assert set(templates["ella-lmd"]) == {p.stem for p in WORKFLOWS}
 
 
+def ours(info: dict) -> dict:
+    return {node: i for node, i in sorted(info.items()) if i.get("python_module") == "custom_nodes.ella-lmd"}
+
+
 def described(info: dict) -> dict:
     """What a saved workflow depends on: IDs, inputs with their types and defaults, outputs. File lists are left out."""
 
@@ -72,8 +78,7 @@ def described(info: dict) -> dict:
             "inputs": {s: inputs(p) for s, p in i["input"].items() if s != "hidden"},
             "outputs": [list(o) for o in zip(i["output_name"], i["output"])],
         }
-        for node, i in sorted(info.items())
-        if i.get("python_module") == "custom_nodes.ella-lmd"
+        for node, i in ours(info).items()
     }
 
 
@@ -81,6 +86,7 @@ def test_the_nodes_are_described_as_recorded(object_info):
     """A failure shows a changed input or output: saved workflows may break. Delete the file to record anew."""
     now = described(object_info)
     if not SNAPSHOT.exists():
+        TEXTS.unlink(missing_ok=True)  # recorded anew together
         SNAPSHOT.write_text(json.dumps(now, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         pytest.fail(f"recorded the nodes' descriptions in {SNAPSHOT.name}: look at it, then commit it")
     before = json.loads(SNAPSHOT.read_text(encoding="utf-8"))
@@ -89,10 +95,19 @@ def test_the_nodes_are_described_as_recorded(object_info):
         assert now[node] == before[node], node
 
 
+def test_the_texts_are_as_recorded(object_info):
+    """The translations follow the recorded texts (tools/translations.py). Delete the file to record anew."""
+    now = translations.english(ours(object_info))
+    if not TEXTS.exists():
+        translations.write(TEXTS, now)
+        pytest.fail(
+            f"recorded the nodes' texts in {TEXTS.name}: commit it, and translate what tools/translations.py names"
+        )
+    assert translations.flat(translations.read(TEXTS)) == translations.flat(now)
+
+
 def test_every_node_explains_itself(object_info):
-    for node, info in object_info.items():
-        if info.get("python_module") != "custom_nodes.ella-lmd":
-            continue
+    for node, info in ours(object_info).items():
         assert info["description"] and info["category"], node
         assert all(info["output_tooltips"]), f"{node}: an output has no tooltip"
         for section in ("required", "optional"):
