@@ -132,6 +132,11 @@ def answer(example: Example, width: int = _SIDE, height: int = _SIDE) -> str:
     return f"Objects: [{', '.join(boxes)}]\nBackground prompt: {example.background}\n{negative}"
 
 
+def reply(layout: Layout) -> str:
+    """The answer that would give this layout, boxes in pixels of its canvas."""
+    return answer(_example(layout), layout.width, layout.height)
+
+
 def clean_caption(prompt: str) -> str:
     """The caption on one line without periods at its end. Raises ValueError when nothing is left."""
     caption = " ".join(prompt.split()).rstrip(".").strip()

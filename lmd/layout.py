@@ -146,15 +146,26 @@ class Layout:
         return cls(width, height, tuple(objects), **text)
 
     def to_bounding_boxes(self) -> list[list[dict]]:
-        """ComfyUI's BOUNDING_BOX: one frame of pixel boxes, the phrase as label and in the metadata."""
-        scale = (self.width, self.height)
+        """ComfyUI's BOUNDING_BOX: one frame of pixel boxes on the canvas, the phrase as label and in the metadata.
+
+        `desc` is where the host's Create Bounding Boxes looks for a box's text.
+        """
         frame = []
         for o in self.objects:
-            x0, y0 = round(o.box.x * scale[0]), round(o.box.y * scale[1])
-            x1, y1 = round((o.box.x + o.box.w) * scale[0]), round((o.box.y + o.box.h) * scale[1])
-            box = {"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0}
-            frame.append({**box, "label": o.phrase, "metadata": {"phrase": o.phrase}})
+            x0, y0, x1, y1 = o.box.corners
+            x0, x1 = _pixels(x0, x1, self.width)
+            y0, y1 = _pixels(y0, y1, self.height)
+            metadata = {"phrase": o.phrase, "type": "obj", "desc": o.phrase}
+            frame.append(
+                {"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0, "label": o.phrase, "metadata": metadata}
+            )
         return [frame]
+
+
+def _pixels(low: float, high: float, size: int) -> tuple[int, int]:
+    """A side's first and last edge in pixels, inside the canvas and at least one pixel apart."""
+    first = min(max(round(low * size), 0), size - 1)
+    return first, min(max(round(high * size), first + 1), size)
 
 
 def union_cells(boxes: Iterable[Box], height: int, width: int) -> list[tuple[int, int, int, int]]:
