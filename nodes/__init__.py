@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import demo, ella, ella_caption, ella_official, lmd_compose, lmd_guidance, lmd_options, lmd_plan, lmd_sample
+from . import (
+    demo,
+    ella,
+    ella_caption,
+    ella_official,
+    layout_convert,
+    lmd_compose,
+    lmd_guidance,
+    lmd_options,
+    lmd_plan,
+    lmd_sample,
+)
 from .host.ella_official import register_replacements
 
 NODES: list[type[io.ComfyNode]] = [
     *lmd_plan.NODES,
+    *layout_convert.NODES,
     *lmd_sample.NODES,
     *lmd_compose.NODES,
     *lmd_guidance.NODES,
