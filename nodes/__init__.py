@@ -10,6 +10,7 @@ from . import (
     ella_caption,
     ella_official,
     layout_convert,
+    layout_editor,
     lmd_compose,
     lmd_guidance,
     lmd_options,
@@ -21,6 +22,7 @@ from .host.ella_official import register_replacements
 NODES: list[type[io.ComfyNode]] = [
     *lmd_plan.NODES,
     *layout_convert.NODES,
+    *layout_editor.NODES,
     *lmd_sample.NODES,
     *lmd_compose.NODES,
     *lmd_guidance.NODES,

@@ -1,0 +1,114 @@
+// The layout editor's state functions, run by node's own test runner (see test_layout_state.py).
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import * as s from "../../web/js/layout_state.mjs";
+
+const close = (a, b) => a.forEach((v, i) => assert.ok(Math.abs(v - b[i]) < 1e-9, `${a} is not ${b}`));
+const layout = (...boxes) => ({ ...s.empty(), objects: boxes.map((box, i) => ({ phrase: `thing ${i}`, box })) });
+const two = layout([0.1, 0.2, 0.3, 0.4], [0.5, 0.5, 0.2, 0.2]);
+
+test("what is written is read again", () => {
+  const text = s.write("abc", { ...two, background: "a park" });
+  assert.deepEqual(s.read(text), { upstream: "abc", layout: { ...two, background: "a park" } });
+  assert.equal(s.read(s.write(undefined, two)).upstream, undefined);
+  assert.equal(s.read("  "), null);
+  assert.equal(s.read(JSON.stringify(two)).upstream, undefined, "a bare layout");
+});
+
+test("text that is no layout is refused", () => {
+  const bad = ["{", "3", "[]", "{}", '{"layout":{}}', '{"layout":{"objects":[{"phrase":"","box":[0,0,1,1]}]}}'];
+  bad.push('{"layout":{"objects":[{"phrase":"a","box":[0,0,0,1]}]}}', '{"layout":{"canvas":[500,512],"objects":[]}}');
+  for (const text of bad) assert.throws(() => s.read(text), Error, text);
+});
+
+test("edits win until a new layout arrives, and are kept aside then", () => {
+  const arrived = { layout: two, fingerprint: "A" };
+  const edited = layout([0, 0, 0.5, 0.5]);
+  assert.equal(s.shown("", true, undefined).kind, "waiting");
+  assert.equal(s.shown("", false, undefined).kind, "scratch");
+  assert.deepEqual(s.shown("", true, arrived), { layout: two, kind: "upstream", stamp: "A" });
+  const same = s.shown(s.write("A", edited), true, arrived);
+  assert.deepEqual([same.kind, same.layout, same.stamp], ["edits", edited, "A"]);
+  const other = s.shown(s.write("B", edited), true, arrived);
+  assert.deepEqual([other.kind, other.layout, other.stamp, other.edits], ["replaced", two, "A", edited]);
+  assert.equal(s.shown(s.write("", edited), true, arrived).kind, "replaced", "drawn from scratch, then connected");
+  assert.equal(s.shown(s.write(undefined, edited), true, arrived).kind, "edits", "for no particular layout");
+  assert.equal(s.shown(s.write("B", edited), false, arrived).kind, "edits", "disconnected");
+});
+
+test("objects are added, copied, renamed, reordered and removed without touching the former layout", () => {
+  const before = JSON.stringify(two);
+  assert.deepEqual(s.add(two, "a cat", [0, 0, 1, 1]).objects[2], { phrase: "a cat", box: [0, 0, 1, 1] });
+  const copy = s.duplicate(two, 1).objects[2];
+  assert.equal(copy.phrase, "thing 1");
+  assert.ok(copy.box[0] > 0.5 && copy.box[1] > 0.5);
+  assert.equal(s.rename(two, 0, "a dog").objects[0].phrase, "a dog");
+  assert.equal(s.rename(two, 0, "  "), two, "an empty name changes nothing");
+  assert.deepEqual(s.reorder(two, 0, 1).objects.map((o) => o.phrase), ["thing 1", "thing 0"]);
+  assert.deepEqual(s.remove(two, 0).objects.map((o) => o.phrase), ["thing 1"]);
+  assert.equal(JSON.stringify(two), before);
+  let many = s.empty();
+  for (let i = 0; i < 60; i++) many = s.add(many, "a", [0, 0, 1, 1]);
+  assert.equal(many.objects.length, s.MAX_OBJECTS);
+});
+
+test("a drag moves inside the canvas and resizes by the edges that it holds", () => {
+  close(s.dragged([0.1, 0.2, 0.3, 0.4], "move", 0.1, -0.1), [0.2, 0.1, 0.3, 0.4]);
+  close(s.dragged([0.1, 0.2, 0.3, 0.4], "move", 5, -5), [0.7, 0, 0.3, 0.4]);
+  close(s.dragged([0.1, 0.2, 0.3, 0.4], "e", 0.1, 9), [0.1, 0.2, 0.4, 0.4]);
+  close(s.dragged([0.1, 0.2, 0.3, 0.4], "nw", -0.1, 0.1), [0, 0.3, 0.4, 0.3]);
+  close(s.dragged([0.1, 0.2, 0.3, 0.4], "w", 0.5, 0), [0.4, 0.2, 0.2, 0.4], "crossed");
+  close(s.dragged([-0.5, 0, 2, 1], "move", 0.1, 0), [-0.4, 0, 2, 1], "larger than the canvas");
+});
+
+test("snapping prefers other boxes' edges to the grid and leaves still edges alone", () => {
+  const near = [0.02, 0.02];
+  const others = [[0.5, 0.5, 0.2, 0.2]];
+  const start = [0.1, 0.1, 0.1, 0.1];
+  const moved = s.snapped([0.39, 0.301, 0.1, 0.1], start, "move", others, [512, 512], near);
+  close(moved.box, [0.4, 0.296875, 0.1, 0.1]);
+  assert.deepEqual(moved.guides, { x: 0.5, y: null });
+  const resized = s.snapped([0.1, 0.1, 0.5, 0.393], start, "se", others, [512, 512], near);
+  close(resized.box, [0.1, 0.1, 38 / 64 - 0.1, 0.4]);
+  close(s.snapped([0.1, 0.1, 0.1, 0.303], start, "s", [], [128, 128], [0, 0]).box, [0.1, 0.1, 0.1, 0.275]);
+  assert.deepEqual(s.grid([128, 128]), [1 / 16, 1 / 16]);
+  assert.deepEqual(s.grid([1024, 512]), [1 / 64, 1 / 32]);
+});
+
+test("handles, boxes and their order under the pointer", () => {
+  const near = [0.02, 0.02];
+  assert.equal(s.edgesAt([0.2, 0.2, 0.4, 0.4], 0.2, 0.2, near), "nw");
+  assert.equal(s.edgesAt([0.2, 0.2, 0.4, 0.4], 0.61, 0.4, near), "e");
+  assert.equal(s.edgesAt([0.2, 0.2, 0.4, 0.4], 0.4, 0.6, near), "s");
+  assert.equal(s.edgesAt([0.2, 0.2, 0.4, 0.4], 0.4, 0.4, near), "");
+  assert.equal(s.edgesAt([0.2, 0.2, 0.4, 0.4], 0.7, 0.4, near), "");
+  assert.equal(s.edgesAt([0.2, 0.2, 0.02, 0.02], 0.21, 0.21, near), "", "a tiny box can still be moved");
+  const stack = layout([0, 0, 1, 1], [0.4, 0.4, 0.2, 0.2]).objects;
+  assert.deepEqual(s.boxesAt(stack, 0.5, 0.5), [1, 0], "the smaller one is in front");
+  assert.deepEqual(s.boxesAt(stack, 0.5, 0.5, 0), [0, 1], "the selected one is in front");
+  assert.deepEqual(s.boxesAt(stack, 1.5, 0.5), []);
+});
+
+test("labels lie inside the view and do not cover each other", () => {
+  const same = layout(...Array.from({ length: 6 }, () => [0.3, 0.3, 0.3, 0.3])).objects;
+  const plates = s.labels(same, 400, 400, (text) => text.length * 7);
+  for (const p of plates) assert.ok(p.x >= 0 && p.y >= 0 && p.x + p.w <= 400 && p.y + p.h <= 400);
+  const apart = (a, b) => a.x + a.w <= b.x || b.x + b.w <= a.x || a.y + a.h <= b.y || b.y + b.h <= a.y;
+  plates.forEach((a, i) => plates.slice(i + 1).forEach((b) => assert.ok(apart(a, b))));
+  const long = layout([0.9, 0.9, 0.05, 0.05]);
+  long.objects[0].phrase = "a very long phrase about nothing at all that no view has room for";
+  assert.ok(s.labels(long.objects, 300, 300, (text) => text.length * 7)[0].text.endsWith("…"));
+});
+
+test("undo goes back step by step, typing is one step", () => {
+  const history = new s.History(3);
+  history.push("a");
+  history.push("b", "name");
+  history.push("c", "name");
+  assert.deepEqual([history.undo("d"), history.undo("b"), history.undo("a")], ["b", "a", null]);
+  assert.deepEqual([history.redo("a"), history.redo("b"), history.redo("d")], ["b", "d", null]);
+  history.push("d");
+  assert.equal(history.redo("x"), null, "a change ends redo");
+  for (const text of "efgh") history.push(text);
+  assert.equal(history.past.length, 3);
+});
