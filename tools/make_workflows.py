@@ -255,8 +255,37 @@ def demo(info: dict) -> Builder:
     return b
 
 
+def editor(info: dict) -> Builder:
+    b = Builder(info)
+    loader = b.add("LMDDemoModel", (20, 40), (320, 80))
+    planner = b.add("LLMLayoutPlanner", (20, 200), (400, 480), prompt=DEMO_PROMPT, width=128, height=128)
+    canvas = b.add("LayoutEditor", (480, 40), (420, 780), layout=(planner, "layout"))
+    objects = b.add(
+        "BoxGroundedSampler", (960, 40), (320, 300), model=(loader, 0), clip=(loader, 1), layout=(canvas, "layout"),
+        seed=1, steps=50,
+    )  # fmt: skip
+    composer = b.add(
+        "LatentComposer", (960, 420), (320, 260), model=(loader, 0), clip=(loader, 1), objects=(objects, "objects")
+    )
+    decoded = b.add("VAEDecode", (1340, 40), (210, 60), samples=(composer, "latent"), vae=(loader, 2))
+    saved = b.add("SaveImage", (1340, 150), (420, 460), "Result", images=(decoded, 0), filename_prefix="edited")
+    canvas["properties"]["backdrop"] = f"node:{saved['id']}"
+    b.note(
+        "## Let the planner write the layout, then move the boxes\n"
+        "1. Run once: the layout appears in the editor, the result behind it.\n"
+        "2. Drag a box, draw another one, double click to rename.\n"
+        "3. Run again: objects that you left alone are not computed anew.\n\n"
+        "Another prompt or seed brings a new layout, which replaces your edits; the editor then offers to bring them "
+        "back.\n\nRuns on the demo model: red, green, blue, yellow, purple, orange, white or black shapes (circle, "
+        "square, triangle, star, heart, cross, ring, moon).",
+        (1340, 670), (420, 330), "How this works",
+    )  # fmt: skip
+    return b
+
+
 GRAPHS = {
     "LMD Demo": demo,
+    "LMD Layout Editor": editor,
     "LMD Text to Image": text_to_image,
     "LMD with a Pasted LLM Reply": pasted_reply,
     "LMD with a Local Language Model": local_model,
