@@ -1,0 +1,194 @@
+"""One guided iteration: the pack's against the published way of computing it, in time and memory.
+
+    python run.py bench guidance [--models sd15 sdxl] [--rounds 5] [--size 64] [--width 320]
+                                 [--device cpu] [--dtype bf16] [--threads 1]
+
+Everything happens inside a real sampler run of the host, in a U-Net of the published size with random weights, at its
+first step, on the same latent. Compared, in turn, in one process: the engine as the nodes drive it; the naive
+iteration (whole U-Net forward with gradients, plain attention, every cross-attention map kept); a leaner one (whole
+forward, fused attention, the guided maps only); a plain forward pass for scale. Energies and gradients of all three must
+agree. The floor is the arithmetic of the layers up to the last guided one, forward and backward, over that of the naive
+iteration. Exit status 0 only if the engine takes at most GOAL_TIME of the naive time, is within 10 % of the floor, and
+takes at most GOAL_MEMORY of the naive memory, for every model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(1, str(Path(__file__).resolve().parent))
+import bench_models
+import measure
+
+GOAL_TIME, GOAL_MEMORY, ABOVE_FLOOR = 0.60, 0.50, 1.10
+AGREE = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.02}  # relative difference of gradients; half precision rounds each layer
+ENGINE, NAIVE, LEANER, FORWARD = "engine", "naive", "leaner", "forward"
+
+
+class Measured(BaseException):
+    """The probe is done; the rest of the sampler run is not needed."""
+
+
+@dataclass
+class Figures:
+    """What was found for one model."""
+
+    times: dict[str, list[float]]
+    floor: float
+    memory: dict[str, int]
+    difference: dict[str, float]
+    energies: dict[str, float]
+
+
+def target_and_conditioning(family: str, prompt_tokens: int = 77) -> tuple[Any, list]:
+    """Two boxed phrases of a prompt whose encoding is random numbers: (Target, CONDITIONING)."""
+    import torch
+    from ella_lmd.lmd.energy import GuidedObject
+    from ella_lmd.lmd.layout import Box
+    from ella_lmd.nodes.host.guide import Target
+
+    context = bench_models.unet_config(family)["context_dim"]
+    encoding = torch.randn(1, prompt_tokens, context, generator=torch.Generator().manual_seed(1))
+    objects = (
+        GuidedObject("a red apple", (Box(0.05, 0.3, 0.4, 0.5),), (5, 6, 7), 7),
+        GuidedObject("a blue vase", (Box(0.55, 0.2, 0.4, 0.6),), (9, 10, 11), 11),
+    )
+    extra = {"pooled_output": torch.zeros(1, 1280)} if family == bench_models.SDXL else {}
+    return Target(objects, encoding, (512, 512)), [[encoding, extra]]
+
+
+def probe(model: Any, target: Any, positive: list, size: int, batch: int, measured: Any, sigma: float = 14.0) -> Any:
+    """Run the host's sampler until its first step, at `sigma`, and call `measured(guide, x, step)` there; returns its
+    answer.
+    """
+    import comfy.sample
+    import comfy.samplers
+    import torch
+    from ella_lmd.lmd.guidance import GuidanceOptions
+    from ella_lmd.nodes.host import guide as guides
+    from ella_lmd.nodes.host.steps import add_step_hook
+
+    found = []
+
+    class Hook:
+        def __init__(self, run: Any):
+            self.guide = guides.Guide(run, target, GuidanceOptions(), guides.EnergyTrace())
+
+        def before_step(self, x, step):
+            found.append(measured(self.guide, x, step))
+            raise Measured
+
+    patched = model.clone()
+    add_step_hook(patched, "bench", Hook)
+    guides.reserve_memory(patched, "bench")
+    noise = torch.randn(batch, 4, size, size, generator=torch.Generator().manual_seed(2))
+    sampler = comfy.samplers.sampler_object("euler")
+    sigmas = torch.tensor([sigma, sigma / 2, 0.0])
+    try:
+        comfy.sample.sample_custom(
+            patched, noise, 7.5, sampler, sigmas, positive, positive, torch.zeros_like(noise), disable_pbar=True, seed=1
+        )
+    except Measured:
+        return found[0]
+    raise AssertionError("the sampler did not call its hook")
+
+
+def calls_at(guide: Any, x: Any, step: Any) -> dict[str, Any]:
+    """The iterations that are compared, as functions without arguments that return (energy, gradient)."""
+    import comfy.samplers
+    import torch
+    from naive_guidance import Naive
+
+    guider, options = guide.run.guider, guide.run.model_options
+    _, evaluate, _ = guide.arguments(step)
+
+    def naive(how: Naive) -> Any:
+        return lambda: how.iteration(
+            guider, x, step.sigma, options, guide.layers, guide.target.objects, guide.guidance.options.energy
+        )
+
+    def forward():
+        with torch.inference_mode():
+            return comfy.samplers.calc_cond_batch(
+                guider.inner_model, [guider.conds["positive"]], x, step.sigma, options
+            )
+
+    return {
+        ENGINE: lambda: evaluate(x), NAIVE: naive(Naive()), LEANER: naive(Naive(fused=True)), FORWARD: forward,
+        "floor": naive(Naive(early_exit=True)),
+    }  # fmt: skip
+
+
+def compare(guide: Any, x: Any, step: Any, rounds: int, device: str) -> Figures:
+    calls = calls_at(guide, x, step)
+    results = {name: calls[name]() for name in (ENGINE, NAIVE, LEANER)}
+    truth = results[NAIVE][1].float()
+    difference = {n: float((g.float() - truth).norm() / truth.norm()) for n, (_, g) in results.items()}
+    energies = {name: float(e.mean()) for name, (e, _) in results.items()}
+    floor = measure.flops(calls.pop("floor")) / measure.flops(calls[NAIVE])
+    memory = {name: measure.peak_bytes(call, device) for name, call in calls.items()}
+    return Figures(measure.alternate(calls, rounds, device), floor, memory, difference, energies)
+
+
+def report(family: str, figures: Figures, dtype: str) -> tuple[bool, str]:
+    """Print the table of one model; (whether its goals hold, its figures in one line)."""
+    times, memory = figures.times, figures.memory
+    print(f"{'':10}{'seconds':>10}{'over naive':>12}{'range':>18}{'memory':>12}{'over naive':>12}{'energy':>10}")
+    for name in times:
+        middle, low, high = measure.ratio(times, name, NAIVE)
+        energy = f"{figures.energies[name]:10.4f}" if name in figures.energies else ""
+        print(
+            f"{name:10}{statistics.median(times[name]):10.3f}{middle:12.3f}{f'{low:.3f} to {high:.3f}':>18}"
+            f"{measure.mebibytes(memory[name]):>12}{memory[name] / memory[NAIVE]:12.3f}{energy}"
+        )
+    agree = all(d <= AGREE[dtype] for d in figures.difference.values())
+    differences = ", ".join(f"{n} {d:.1e}" for n, d in figures.difference.items() if n != NAIVE)
+    print(f"gradients differ from the naive one by {differences} (at most {AGREE[dtype]:g})")
+    time, space = measure.ratio(times, ENGINE, NAIVE)[0], memory[ENGINE] / memory[NAIVE]
+    leaner = measure.ratio(times, ENGINE, LEANER)[0]
+    limit = min(GOAL_TIME, ABOVE_FLOOR * figures.floor)
+    line = (
+        f"{family}: time {time:.3f} of naive (at most {limit:.3f}; floor {figures.floor:.3f}), {leaner:.3f} of leaner, "
+        f"memory {space:.3f} of naive (at most {GOAL_MEMORY})"
+    )
+    return agree and time <= limit and space <= GOAL_MEMORY, line
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=(bench_models.SD15, bench_models.SDXL), default=["sd15", "sdxl"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--size", type=int, default=64, help="side of the latent; 64 is an image of 512 px")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--width", type=int, default=bench_models.FULL_WIDTH, help="channels of the first level")
+    bench_models.add_device_options(parser, "bf16")
+    args = parser.parse_args()
+    bench_models.find_host(args.device)
+    import torch
+
+    torch.set_num_threads(args.threads)
+    holds, lines = True, []
+    for family in args.models:
+        with torch.inference_mode():
+            model = bench_models.unet(family, bench_models.dtype_of(args.dtype), args.width)
+            target, positive = target_and_conditioning(family)
+
+            def measured(guide, x, step):
+                return compare(guide, x, step, args.rounds, args.device)
+
+            figures = probe(model, target, positive, args.size, args.batch, measured)
+        print(f"{family}, width {args.width}, {args.size}x{args.size} latent, batch {args.batch}, {args.dtype}")
+        good, line = report(family, figures, args.dtype)
+        holds, lines = holds and good, [*lines, line]
+        del model, figures
+    print("; ".join(lines))
+    return 0 if holds else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""Times, memory and arithmetic of a call, measured the same way for everything that is compared."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import re
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+Call = Callable[[], Any]
+
+
+def seconds(call: Call, device: str = "cpu") -> float:
+    """How long `call` takes: processor seconds of this process on the CPU, so that other programs do not count; on a
+    GPU the time that passes until it is done.
+    """
+    if device == "cpu":
+        start = time.process_time()
+        call()
+        return time.process_time() - start
+    import torch
+
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    call()
+    torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def alternate(calls: Mapping[str, Call], rounds: int, device: str = "cpu") -> dict[str, list[float]]:
+    """{name: seconds in each round}; the calls take turns, after a first round that is not counted."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(rounds + 1):
+        for name, call in calls.items():
+            taken = seconds(call, device)
+            if number:
+                times[name].append(taken)
+    return times
+
+
+def ratio(times: Mapping[str, list[float]], name: str, base: str) -> tuple[float, float, float]:
+    """(median, lowest, highest) of `name` over `base`, taken round by round."""
+    ratios = [a / b for a, b in zip(times[name], times[base])]
+    return statistics.median(ratios), min(ratios), max(ratios)
+
+
+def flops(call: Call) -> int:
+    """Floating point operations of all matrix products and convolutions in `call`, forward and backward.
+
+    The fused attention of the CPU is not counted by PyTorch, so `call` should use plain attention.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+def peak_bytes(call: Call, device: str = "cpu") -> int:
+    """The most memory that `call` takes at any moment, beyond what the process held before.
+
+    On a GPU it is the allocator's own count. On the CPU it is physical memory: Linux keeps the highest resident size of
+    a process and forgets it on request (/proc/self/clear_refs), and unlike a count of tensors it includes the scratch
+    memory inside operators. Freed memory is given back to the system first, so that it cannot hide a part of the peak.
+    """
+    gc.collect()
+    if device != "cpu":
+        import torch
+
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _resident("VmRSS")
+    call()
+    return _resident("VmHWM") - before
+
+
+def resident_bytes() -> int:
+    """The process's memory now."""
+    return _resident("VmRSS")
+
+
+def _resident(field: str) -> int:
+    return int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
+
+def mebibytes(size: float) -> str:
+    return f"{size / 2**20:.0f} MiB"
