@@ -16,6 +16,7 @@ points (QUICK_MARGIN with --quick) with every kind of layouts.
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import multiprocessing
@@ -172,7 +173,8 @@ def report(results: Results, args: argparse.Namespace) -> float:
         rows = results.rows(kind, args.steps, args.rows, range(args.count))
         if not rows:
             continue
-        print(f"\n{args.steps} steps, layouts: {kind}\n{table_report.table(rows, TASKS)}")
+        plan = functools.lru_cache(None)(functools.partial(table_rows.layout_of, kind))
+        print(f"\n{args.steps} steps, layouts: {kind}\n{table_report.table(rows, TASKS, plan)}")
         if kind == "planner":
             right = Counter(
                 t for t, _, p in numbered_prompts(args.count) if predicate(p, table_rows.layout_of(kind, p))
@@ -184,7 +186,7 @@ def report(results: Results, args: argparse.Namespace) -> float:
             most = min(len(common), args.sheet)
             keys = [common[i * len(common) // most] for i in range(most)]
             path = results.folder / f"sheet-{kind}.png"
-            table_report.sheet(path, shown, keys, lambda p, k=kind: table_rows.layout_of(k, p), results.picture)
+            table_report.sheet(path, shown, keys, plan, results.picture)
             print(f"pictures: {path}")
         if {"plain", "full"} <= rows.keys() and common:
             margins.append(table_report.margin(rows))
@@ -210,7 +212,7 @@ def main() -> int:
     pack.register()
     path = args.results or ROOT / "output" / f"table{'-quick' if args.quick else ''}.jsonl"
     if args.quick and not (args.report or args.rejudge):
-        path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)  # a test of this program must not read results of an older one
     results = Results(path)
     if args.rejudge:
         print(f"{results.rejudge(args.workers)} of {len(results.records)} verdicts changed")

@@ -29,12 +29,31 @@ def margin(rows: dict[str, Records], better: str = "full", than: str = "plain") 
     return rate([rows[better][k] for k in both]) - rate([rows[than][k] for k in both])
 
 
-def table(rows: dict[str, Records], tasks: Sequence[str]) -> str:
-    """Successes in percent; `to full` and `time` (relative to plain sampling) over the prompts that both rows have."""
+def obeyed(layout, detections: Sequence[Sequence]) -> int:
+    """How many objects of a layout were found, each by a detection of its own, with their centre inside their box."""
+    left, hits = list(detections), 0
+    for thing in layout.objects:
+        x0, y0, x1, y1 = thing.box.corners
+        words = thing.phrase.split()
+        for found in left:
+            kind, colour, box, _ = found
+            x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+            if words[-1] == kind and words[-2:-1] in (["a"], ["an"], [colour]) and x0 <= x <= x1 and y0 <= y <= y1:
+                left.remove(found)
+                hits += 1
+                break
+    return hits
+
+
+def table(rows: dict[str, Records], tasks: Sequence[str], layout: Callable) -> str:
+    """Successes in percent, and the share of the layout's objects that are in their boxes (`layout` of a prompt).
+
+    `to full` and `time`, relative to plain sampling, are over the prompts that both rows have.
+    """
     lines = [
         f"{'':18}{'prompts':>8}"
         + "".join(f"{task:>13}" for task in tasks)
-        + f"{'overall':>10}{'95 %':>14}{'to full':>10}{'time':>9}"
+        + f"{'overall':>10}{'95 %':>14}{'in box':>8}{'to full':>9}{'time':>8}"
     ]
     for name, records in rows.items():
         rates = ""
@@ -44,11 +63,15 @@ def table(rows: dict[str, Records], tasks: Sequence[str]) -> str:
         good, count = sum(r["verdict"] for r in records.values()), len(records)
         low, high = wilson(good, count)
         both = records.keys() & rows.get("plain", {}).keys()
+        plans = [(layout(r["prompt"]), r["detections"]) for r in records.values()]
+        things = sum(len(plan.objects) for plan, _ in plans)
+        hits = sum(obeyed(plan, found) for plan, found in plans)
         times = [sum(r[k]["seconds"] for k in both) for r in (records, rows.get("plain", {}))]
         lines.append(
             f"{name:18}{count:8}{rates}{100 * good / count:10.1f}{f'{low:.1f} to {high:.1f}':>14}"
-            + (f"{margin(rows, name, 'full'):+10.1f}" if "full" in rows and name != "full" else " " * 10)
-            + (f"{times[0] / times[1]:8.1f}x" if both else "")
+            + (f"{100 * hits / things:8.0f}" if things else f"{'-':>8}")
+            + (f"{margin(rows, name, 'full'):+9.1f}" if "full" in rows and name != "full" else " " * 9)
+            + (f"{times[0] / times[1]:7.1f}x" if both else "")
         )
     return "\n".join(lines)
 
