@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import torch
 
+from . import fonts
 from .layout import Layout
 
 LONG_EDGE, SHORT_EDGE = 1024, 320
+LEAST_WIDTH = 480  # of the strip below the canvas, so that a narrow canvas has room for its text
 # Okabe and Ito's palette without black and yellow's weak contrast: order chosen so that neighbours differ in lightness.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B8A800", "#7A7A7A")
 _PAPER, _INK, _GRID = "#FBFAF7", "#202020", "#E6E3DC"
+_SMALLEST = 15
+_MOST_LEGEND_LINES = 12
 
 
 def picture_size(width: int, height: int) -> tuple[int, int]:
@@ -51,104 +55,88 @@ def draw(layout: Layout):
 
 def as_image(layout: Layout) -> torch.Tensor:
     """The picture as ComfyUI's IMAGE: float32 `[1, H, W, 3]` in 0..1."""
-    image = draw(layout)
-    data = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return to_tensor(draw(layout))
+
+
+def to_tensor(image) -> torch.Tensor:
+    """A PIL image as ComfyUI's IMAGE: float32 `[1, H, W, 3]` in 0..1."""
+    data = torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8)
     return data.reshape(1, image.height, image.width, 3).float() / 255
 
 
-def _font(size: int):
-    from PIL import ImageFont
-
-    return ImageFont.load_default(size)
+def ink_on(colour: str) -> str:
+    """Black or white, whichever reads better on `colour` (#rrggbb)."""
+    r, g, b = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return "#FFFFFF" if 0.299 * r + 0.587 * g + 0.114 * b < 140 else _INK
 
 
 def _label(pen, index: int, phrase: str, frame, size, taken) -> bool:
     """Number and phrase on a plate in the box's colour, where it covers no other plate; False when the phrase is cut."""
     x0, y0, x1, y1 = frame
     width, height = size
-    room = max(x1 - x0, 0)
-    largest = max(15, min(width, height) // 24)
-    texts = [f"{index + 1} {phrase}", f"{index + 1}"]
     best = None
-    for text in texts:
-        for points in range(largest if text == texts[0] else min(largest, max(13, round(room * 0.45))), 12, -2):
-            font = _font(points)
-            shown = text if text == texts[1] else _shortened(pen, text, font, max(room * 1.1, 60))
-            if shown is None:
-                continue
-            left, top, right, bottom = pen.textbbox((0, 0), shown, font=font)
-            w, h = right - left + points * 0.6, points * 1.35
-            for x, y in (
-                (x0, y0),
-                (x0, y0 - h),
-                (x0, y1),
-                (x0, y1 - h),
-                (x1 - w, y0),
-                (x0, (y0 + y1 - h) / 2),
-                (x1, y0),
-            ):
-                x, y = min(max(x, 0), max(width - w, 0)), min(max(y, 0), max(height - h, 0))
-                plate = (x, y, x + w, y + h)
-                hit = sum(_shared(plate, t) for t in taken)
-                if best is None or hit < best[0] - 1:
-                    best = (hit, plate, shown, points)
-                if hit == 0:
-                    break
-            if best[0] == 0:
+    for shown, points in _texts(index + 1, phrase, max(x1 - x0, 0), max(_SMALLEST, min(width, height) // 24)):
+        w, h = fonts.length(shown, points) + points * 0.6, points * 1.35
+        for x, y in ((x0, y0), (x0, y0 - h), (x0, y1), (x0, y1 - h), (x1 - w, y0), (x0, (y0 + y1 - h) / 2), (x1, y0)):
+            x, y = min(max(x, 0), max(width - w, 0)), min(max(y, 0), max(height - h, 0))
+            plate = (x, y, x + w, y + h)
+            hit = sum(_shared(plate, t) for t in taken)
+            if best is None or hit < best[0] - 1:
+                best = (hit, plate, shown, points)
+            if hit == 0:
                 break
-        if best and best[0] == 0:
+        if best[0] == 0:
             break
     _, plate, shown, points = best
     taken.append(plate)
     colour = PALETTE[index % len(PALETTE)]
     pen.rectangle(plate, fill=colour + "F0")
-    ink = "#FFFFFF" if _dark(colour) else _INK
-    pen.text((plate[0] + points * 0.3, plate[1] + points * 0.67), shown, font=_font(points), fill=ink, anchor="lm")
-    return shown == texts[0]
+    fonts.write(pen, (plate[0] + points * 0.3, plate[1] + points * 0.67), shown, points, ink_on(colour))
+    return shown == f"{index + 1} {phrase}"
 
 
-def _shortened(pen, text: str, font, room: float) -> str | None:
-    """`text`, or its beginning with an ellipsis, in `room` pixels; None when not even a word fits."""
-    if pen.textlength(text, font=font) <= room:
-        return text
-    words = text.split(" ")
-    for n in range(len(words) - 1, 2, -1):
-        shorter = " ".join(words[:n]) + "..."
-        if pen.textlength(shorter, font=font) <= room:
-            return shorter
-    return None
+def _texts(number: int, phrase: str, room: float, largest: int):
+    """What a label may say, best first, with its size: the whole phrase, its beginning, the number alone."""
+    whole, room_here = f"{number} {phrase}", max(room * 1.1, 60)
+    sizes = range(largest, 12, -2)
+    if fonts.shows(phrase):
+        fair = [p for p in sizes if 2 * p >= largest or room < 6 * largest]  # in a large box rather cut than tiny
+        yield from ((whole, points) for points in fair if fonts.length(whole, points) <= room_here)
+        for points in sizes:
+            shown = fonts.shortened(whole, points, room_here)
+            if len(shown) >= len(whole) / 2 or fonts.length(shown, points) >= 5 * points:
+                yield shown, points
+    yield from ((f"{number}", points) for points in range(min(largest, max(13, round(room * 0.45))), 12, -2))
 
 
 def _shared(a, b) -> float:
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
-def _dark(colour: str) -> bool:
-    r, g, b = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return 0.299 * r + 0.587 * g + 0.114 * b < 140
-
-
 def _with_caption(image, layout: Layout, unnamed: list[int]):
     """Adds a strip with the canvas size, the phrases that had no room, the background and the negative prompt."""
     from PIL import Image, ImageDraw
 
-    points = max(15, min(image.size) // 30)
-    font = _font(points)
-    pen = ImageDraw.Draw(image)
+    width = max(image.width, LEAST_WIDTH)
+    points = max(_SMALLEST, min(width, image.height) // 28, width // 48)
+    room = width - points
     n = len(layout.objects)
     lines = [f"{layout.width} x {layout.height}, {n} object{'' if n == 1 else 's'}"]
     if unnamed:
-        lines += _wrapped(pen, _legend(layout, unnamed), font, image.width - points)
-    lines += _wrapped(pen, f"background: {layout.background or '-'}", font, image.width - points)
+        lines += fonts.wrapped(_legend(layout, unnamed), points, room, _MOST_LEGEND_LINES)
+    lines += fonts.wrapped(f"background: {layout.background or '-'}", points, room)
     if layout.negative:
-        lines += _wrapped(pen, f"negative: {layout.negative}", font, image.width - points)
+        lines += fonts.wrapped(f"negative: {layout.negative}", points, room)
+    texts = (layout.background, layout.negative, *(o.phrase for o in layout.objects))
+    if not all(map(fonts.shows, texts)):
+        lines += fonts.wrapped(fonts.NO_FONT, points, room)
     step = round(points * 1.4)
-    out = Image.new("RGB", (image.width, image.height + step * len(lines) + points), _INK)
-    out.paste(image, (0, 0))
+    out = Image.new("RGB", (width, image.height + step * len(lines) + points), _INK)
+    out.paste(image, ((width - image.width) // 2, 0))
     pen = ImageDraw.Draw(out)
     for i, text in enumerate(lines):
         y = image.height + points / 2 + step * (i + 0.5)
-        pen.text((points / 2, y), text, font=font, fill="#FFFFFF" if i else "#BBBBBB", anchor="lm")
+        fonts.write(pen, (points / 2, y), text, points, "#FFFFFF" if i else "#BBBBBB")
     return out
 
 
@@ -165,15 +153,3 @@ def _legend(layout: Layout, indices: list[int]) -> str:
     for phrase, runs in numbers.items():
         named.append(", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs) + f" {phrase}")
     return "; ".join(named)
-
-
-def _wrapped(pen, text: str, font, room: float, most: int = 3) -> list[str]:
-    lines, line = [], ""
-    for word in text.split():
-        if line and pen.textlength(f"{line} {word}", font=font) > room:
-            lines.append(line)
-            line = word
-        else:
-            line = f"{line} {word}".strip()
-    lines.append(line)
-    return lines if len(lines) <= most else [*lines[: most - 1], lines[most - 1] + " ..."]

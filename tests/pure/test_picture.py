@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from ella_lmd.lmd import fonts
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
 from ella_lmd.lmd.offline import plan
-from ella_lmd.lmd.picture import LONG_EDGE, PALETTE, as_image, draw, picture_size
+from ella_lmd.lmd.picture import LEAST_WIDTH, LONG_EDGE, PALETTE, as_image, draw, picture_size
 
 
 @pytest.mark.parametrize("size", [(64, 64), (512, 512), (768, 512), (512, 1344), (4096, 4096), (2048, 64), (64, 4096)])
@@ -13,7 +14,7 @@ def test_every_canvas_gets_a_picture_of_its_shape(size):
     assert max(w, h) in (LONG_EDGE, *range(LONG_EDGE, 2 * LONG_EDGE + 1))
     assert w / h == pytest.approx(size[0] / size[1], rel=0.1)
     image = as_image(plan("two cats on a table", *size))
-    assert image.shape == (1, draw(plan("two cats on a table", *size)).height, w, 3)
+    assert image.shape == (1, draw(plan("two cats on a table", *size)).height, max(w, LEAST_WIDTH), 3)
     assert 0 <= float(image.min()) < float(image.max()) <= 1
 
 
@@ -43,3 +44,41 @@ def test_fifty_boxes_each_show_their_colour():
 def test_boxes_beyond_the_canvas_and_hairlines_do_not_fail():
     for box in (Box(-0.5, -0.5, 3, 3), Box(0.999, 0.999, 0.0001, 0.0001), Box(2, 2, 1, 1)):
         as_image(Layout(512, 512, (LayoutObject("a cat", box),)))
+
+
+LONG = "a very tall and slender lighthouse with red and white stripes and a golden lantern room on its top"
+CHINESE = "\u4e00\u53ea\u6a59\u8272\u7684\u732b\u5750\u5728\u7a97\u53f0\u4e0a\u770b\u7740\u5916\u9762\u7684\u96e8"
+
+
+@pytest.mark.parametrize("text", [LONG, LONG.replace(" ", ""), CHINESE * 3, "a", "", "  two  spaces "])
+@pytest.mark.parametrize("room", [40, 120, 500])
+def test_wrapped_lines_fit_and_lose_nothing_but_what_the_ellipsis_stands_for(text, room):
+    lines = fonts.wrapped(text, 16, room, 100)
+    assert all(fonts.length(line, 16) <= room for line in lines)
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+    cut = fonts.wrapped(text, 16, room, 2)
+    assert len(cut) <= 2 and all(fonts.length(line, 16) <= room for line in cut)
+    assert cut == lines or cut[-1].endswith("\u2026")
+
+
+def test_a_shortened_text_fits_and_ends_in_an_ellipsis():
+    for room in range(20, 400, 20):
+        short = fonts.shortened(LONG, 18, room)
+        assert fonts.length(short, 18) <= room and (short == "" or short.endswith("\u2026"))
+    assert fonts.shortened(LONG, 18, 10_000) == LONG
+
+
+def test_a_script_without_a_font_is_said_and_drawn_as_question_marks(monkeypatch):
+    layout = Layout(512, 512, (LayoutObject(CHINESE, Box(0.1, 0.1, 0.5, 0.5)),), "A room")
+    known = (fonts._source, fonts._one_for_all)
+    monkeypatch.setattr(fonts, "_CANDIDATES", ())
+    for function in known:
+        function.cache_clear()
+    try:
+        assert not fonts.shows(CHINESE) and fonts.shows("a cafe")
+        assert [piece for piece, _ in fonts.runs(CHINESE, 16)] == ["?" * len(CHINESE)]
+        latin = Layout(512, 512, (LayoutObject("?" * len(CHINESE), layout.objects[0].box),), "A room")
+        assert draw(layout).height > draw(latin).height, "the strip says why"
+    finally:
+        for function in known:
+            function.cache_clear()
