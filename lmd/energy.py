@@ -73,30 +73,60 @@ def layout_energy(maps: Sequence[AttentionMap], objects: Sequence[GuidedObject],
     Heads are summed; tokens of a phrase, objects and layers are averaged. Without objects or maps it is 0.
     Source: docs/lmd.md, 4.2; LLM-groundedDiffusion@cef2a90 utils/guidance.py.
     """
+    return energies(maps, objects, options).total
+
+
+@dataclass(frozen=True)
+class Energies:
+    """`total` [B], to differentiate, and each object's own energy, `objects` [O, B], to look at: its mean is the total."""
+
+    total: Tensor
+    objects: Tensor
+
+
+def energies(
+    maps: Sequence[AttentionMap],
+    objects: Sequence[GuidedObject],
+    options: EnergyOptions,
+    references: References | None = None,
+) -> Energies:
+    """E_total of docs/lmd.md, 4.3: the layout energy plus, in the overall stage, the transfer term, object by object."""
     if not maps or not objects:
-        return torch.zeros(maps[0].probs.shape[0] if maps else 1, device=maps[0].probs.device if maps else None)
+        total = torch.zeros(maps[0].probs.shape[0] if maps else 1, device=maps[0].probs.device if maps else None)
+        return Energies(total, total.new_zeros(0, len(total)))
     term = _ratio_term if options.kind == "ratio" else _top_term
-    total = sum(
-        term(m.probs[..., list(o.positions)], box_mask(o.boxes, m.height, m.width, m.probs), options).mean(-1)
+    # Masks are made, and their cells counted, on the CPU: asking a GPU for the count would wait for all its work.
+    like = maps[0].probs.new_empty(0, device="cpu")
+    terms = [
+        [term(m.probs[..., list(o.positions)], box_mask(o.boxes, m.height, m.width, like), options).mean(-1)
+         for o in objects]
         for m in maps
-        for o in objects
-    )
-    return total / (len(objects) * len(maps))
+    ]  # fmt: skip
+    count = len(objects) * len(maps)
+    total = sum(t for layer in terms for t in layer) / count
+    transfers: list[Tensor] = []
+    if references is not None and options.reference_weight:
+        transfers = transfer_terms(maps, objects, references)
+        total = total + sum(transfers) * options.reference_weight / count
+    with torch.no_grad():
+        own = [sum(layer[i] for layer in terms) for i in range(len(objects))]
+        own = [e + t * options.reference_weight for e, t in zip(own, transfers)] if transfers else own
+        return Energies(total, torch.stack(own).detach() / len(maps))
 
 
 def _top_term(a: Tensor, mask: Tensor, options: EnergyOptions) -> Tensor:
-    """e(o, p) of 4.2: `a` [B, H, S, P], `mask` [S] -> [B, P], heads summed."""
+    """e(o, p) of 4.2: `a` [B, H, S, P], `mask` [S] on the CPU -> [B, P], heads summed."""
     inside = int(mask.sum())
     k_fg = max(1, _share(inside, options.fg_top_p))
     k_bg = max(1, _share(mask.numel() - inside, options.bg_top_p))
-    m = mask[:, None]
+    m = mask.to(a.device)[:, None]
     foreground = 1 - (a * m).topk(k_fg, dim=2).values.mean(2)
     background = (a * (1 - m)).topk(k_bg, dim=2).values.mean(2)
     return options.fg_weight * foreground.sum(1) + options.bg_weight * background.sum(1)
 
 
 def _ratio_term(a: Tensor, mask: Tensor, options: EnergyOptions) -> Tensor:
-    inside = (a * mask[:, None]).sum(2) / a.sum(2)
+    inside = (a * mask.to(a.device)[:, None]).sum(2) / a.sum(2)
     return ((1 - inside) ** 2).mean(1)
 
 
@@ -117,20 +147,29 @@ def reference_energy(
     `references[o][b][k]` is the map saved by box b of object o in layer k. `columns` are the tokens compared per
     object, by default the word token alone.
     """
-    total = maps[0].probs.new_zeros(maps[0].probs.shape[0])
-    if not weight:
-        return total
+    nothing = maps[0].probs.new_zeros(maps[0].probs.shape[0])
+    return sum(transfer_terms(maps, objects, references, columns), nothing) * weight if weight else nothing
+
+
+def transfer_terms(
+    maps: Sequence[AttentionMap],
+    objects: Sequence[GuidedObject],
+    references: References,
+    columns: Sequence[Sequence[int]] | None = None,
+) -> list[Tensor]:
+    """The transfer term [B] of each object, without its weight, summed over layers."""
+    terms = []
     for i, o in enumerate(objects):
         tokens = [o.word] if columns is None else list(columns[i])
-        distance = total.new_zeros(total.shape)
+        distance = maps[0].probs.new_zeros(maps[0].probs.shape[0])
         for box, saved in zip(o.boxes, references[i]):
             for m, reference in zip(maps, saved):
                 mask = box_mask([box], m.height, m.width, m.probs)
                 target = _inside(reference.to(m.probs), mask).detach()
                 for t in tokens:
                     distance = distance + (_inside(m.probs[..., t], mask) - target).abs().sum(-1).mean(1)
-        total = total + distance / (len(o.boxes) * len(tokens))
-    return total * weight
+        terms.append(distance / (len(o.boxes) * len(tokens)))
+    return terms
 
 
 def _inside(z: Tensor, mask: Tensor) -> Tensor:
@@ -146,8 +185,4 @@ def total_energy(
     references: References | None = None,
 ) -> Tensor:
     """E_total [B] of docs/lmd.md, 4.3: the layout energy plus, in the overall stage, the transfer term."""
-    energy = layout_energy(maps, objects, options)
-    if references is not None and maps and objects and options.reference_weight:
-        transfer = reference_energy(maps, objects, references, options.reference_weight)
-        energy = energy + transfer / (len(objects) * len(maps))
-    return energy
+    return energies(maps, objects, options, references).total
