@@ -132,7 +132,8 @@ def compare(guide: Any, x: Any, step: Any, rounds: int, device: str) -> Figures:
     energies = {name: float(e.mean()) for name, (e, _) in results.items()}
     floor = measure.flops(calls.pop("floor")) / measure.flops(calls[NAIVE])
     memory = {name: measure.peak_bytes(call, device) for name, call in calls.items()}
-    return Figures(measure.alternate(calls, rounds, device), floor, memory, difference, energies)
+    times = measure.alternate(calls, rounds, device, warm_up=False)  # all of them have run above
+    return Figures(times, floor, memory, difference, energies)
 
 
 def report(family: str, figures: Figures, dtype: str) -> tuple[bool, str]:

@@ -31,14 +31,16 @@ def seconds(call: Call, device: str = "cpu") -> float:
     return time.perf_counter() - start
 
 
-def alternate(calls: Mapping[str, Call], rounds: int, device: str = "cpu") -> dict[str, list[float]]:
-    """{name: seconds in each round}; the calls take turns, after a first round that is not counted."""
+def alternate(
+    calls: Mapping[str, Call], rounds: int, device: str = "cpu", warm_up: bool = True
+) -> dict[str, list[float]]:
+    """{name: seconds in each round}; the calls take turns, after a first round that is not counted (`warm_up`)."""
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(rounds + 1):
+    for call in calls.values() if warm_up else ():
+        call()
+    for _ in range(rounds):
         for name, call in calls.items():
-            taken = seconds(call, device)
-            if number:
-                times[name].append(taken)
+            times[name].append(seconds(call, device))
     return times
 
 
