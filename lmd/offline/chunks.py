@@ -397,6 +397,19 @@ def is_clothing(head: str) -> bool:
     return low in lexicon.CLOTHES or low.endswith(("coat", "shirt", "dress", "suit", "wear", "jacket", "boots", "hat"))
 
 
+def is_scenery(noun: NounPhrase, around: bool = False) -> bool:
+    """Does the noun name surroundings? `around` says that its place in the sentence speaks for it ("in the square")."""
+    head = noun.head.lower()
+    if head == "square":  # a shape, unless a town or the sentence makes it a place
+        before = {w.lower() for w in noun.before}
+        return bool(before & _SQUARES_OF) or (around and not before & lexicon.COLOURS)
+    last = head.split("-")[-1]
+    return head in lexicon.PLACES or last in lexicon.PLACES or head.endswith(lexicon.PLACE_ENDINGS)
+
+
+_SQUARES_OF = frozenset("town city village market public main central busy crowded".split())
+
+
 def is_animate(head: str) -> bool:
     """A person or an animal, by its noun."""
     last = head.lower().split("-")[-1]

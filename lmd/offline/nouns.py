@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .. import words
 from . import lexicon, verbs
-from .chunks import NounPhrase, Piece, is_animate
+from .chunks import NounPhrase, Piece, is_animate, is_scenery
 from .memory import plain
 from .places import Places
 from .scene import Thing
@@ -168,12 +168,11 @@ class Nouns(Places):
 
     def _subject(self, noun: NounPhrase) -> None:
         head = noun.head.lower()
-        scenery = (
-            head in lexicon.PLACES or head.endswith(lexicon.PLACE_ENDINGS)
-        ) and head not in lexicon.ANIMATE | lexicon.CONTAINERS
         following = self._kind_after()
-        background = following == "position" and self._peek().value == "background"
         first = not self.scene.things and not self.pending
+        around = first and following in ("with", "have")
+        scenery = is_scenery(noun, around) and head not in lexicon.ANIMATE | lexicon.CONTAINERS
+        background = following == "position" and self._peek().value == "background"
         opens = following in ("with", "have", "rel", "stop") or self._peek().value in ("in", "loose")
         if head in lexicon.STYLE_NOUNS and first and opens and not self.scene.style:
             self.scene.style = words.with_article(noun.source)

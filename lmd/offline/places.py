@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import lexicon
-from .chunks import NounPhrase
+from .chunks import NounPhrase, is_scenery
 from .memory import Memory, plain
 
 _PLACE_WORD = {"in": "in", "inside": "in", "amid": "in", "on": "on", "near": "by", "along": "along", "above": "over",
@@ -35,7 +35,7 @@ class Places(Memory):
         if self._known(noun):
             return False
         last = head.split("-")[-1]
-        scenery = head in lexicon.PLACES or last in lexicon.PLACES or head.endswith(lexicon.PLACE_ENDINGS)
+        scenery = is_scenery(noun, kind not in ("on", "under", "below", "above", "behind", "front"))
         if head in lexicon.TIMES and (kind in ("near", "during", "in", "on", "amid", "under", "along") or noun.before):
             return True
         if kind in ("in", "inside", "amid", "near", "along", "during", "from", "loose", "surrounded"):

@@ -101,6 +101,8 @@ def test_negations(prompt):
         ("two cats, one black and one white", ["a black cat", "a white cat"]),
         ("A cat. The cat is orange.", ["an orange cat"]),
         ("a pair of scissors", ["scissors"]),
+        ("a moon on the left and a square on the right", ["a moon", "a square"]),
+        ("a red circle above a blue square", ["a red circle", "a blue square"]),
         ("an hourglass and a unicorn", ["an hourglass", "a unicorn"]),
     ],
 )
@@ -112,6 +114,8 @@ def test_phrases(prompt, names):
     ("prompt", "background"),
     [
         ("a dog in a park", "A park"),
+        ("a dog in the square", "A square"),
+        ("a busy town square with a dog", "A busy town square"),
         ("an oil painting of a dog at the beach", "An oil painting of a beach"),
         ("a dog on a snowy mountain at night", "A snowy mountain at night"),
         ("a dog, mountains in the background", "A scene with mountains in the background"),
