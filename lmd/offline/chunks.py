@@ -407,7 +407,7 @@ def is_scenery(noun: NounPhrase, around: bool = False) -> bool:
     return head in lexicon.PLACES or last in lexicon.PLACES or head.endswith(lexicon.PLACE_ENDINGS)
 
 
-_SQUARES_OF = frozenset("town city village market public main central busy crowded".split())
+_SQUARES_OF = frozenset(["town", "city", "village", "market", "public", "main", "central", "busy", "crowded"])
 
 
 def is_animate(head: str) -> bool:
