@@ -64,13 +64,13 @@ class Server:
             return json.load(reply)
 
     def post(self, path: str, data: dict) -> tuple[int, dict]:
-        """(HTTP status, JSON body); an error status is returned, not raised."""
+        """(HTTP status, JSON body, {} for none); an error status is returned, not raised."""
         request = urllib.request.Request(
             self.url + path, json.dumps(data).encode(), {"Content-Type": "application/json"}
         )
         try:
             with urllib.request.urlopen(request, timeout=60) as reply:
-                return reply.status, json.load(reply)
+                return reply.status, json.loads(reply.read() or "{}")
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
 

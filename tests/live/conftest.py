@@ -1,5 +1,6 @@
 """The live ring: one real ComfyUI server for all tests, with the small test checkpoint under a name that users have."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from ella_lmd.tests.scripted_server import ScriptedServer
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -39,22 +41,45 @@ print(models.sd15_checkpoint())
 """
 
 
+@contextlib.contextmanager
+def running(folder: Path, models: dict[str, Path]):
+    """A server with these models and a scripted server for the local ones that the workflows name."""
+    base = comfy_server.prepare(folder, models)
+    with ScriptedServer(LAYOUT) as scripted:
+        settings = base / "user" / "__ella_lmd"
+        settings.mkdir(parents=True)
+        entry = {"name": "Ollama", "address": scripted.address}
+        (settings / "servers.json").write_text(json.dumps({"servers": [entry]}))
+        with comfy_server.server(base, cpu=True) as server:
+            yield server
+
+
 @pytest.fixture(scope="session")
-def server(tmp_path_factory):
+def checkpoint() -> Path:
     made = subprocess.run(
         [sys.executable, "-c", MAKE_MODEL, str(comfy_server.host_path()), str(ROOT / "tests")],
         capture_output=True, text=True, env=dict(os.environ),
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
-    model = Path(made.stdout.strip().splitlines()[-1])
-    base = comfy_server.prepare(tmp_path_factory.mktemp("comfyui"), {f"checkpoints/{CHECKPOINT}": model})
-    with ScriptedServer(LAYOUT) as scripted:  # stands in for the local servers that the workflows name
-        folder = base / "user" / "__ella_lmd"
-        folder.mkdir(parents=True)
-        entry = {"name": "Ollama", "address": scripted.address}
-        (folder / "servers.json").write_text(json.dumps({"servers": [entry]}))
-        with comfy_server.server(base, cpu=True) as running:
-            yield running
+    return Path(made.stdout.strip().splitlines()[-1])
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory, checkpoint):
+    with running(tmp_path_factory.mktemp("comfyui"), {f"checkpoints/{CHECKPOINT}": checkpoint}) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def every_model(tmp_path_factory):
+    """A server with small models under all names of the workflows, except the text models that write."""
+    from ella_lmd.tests.live.test_ella_workflows import SIZE, small_models
+
+    models = small_models(tmp_path_factory.mktemp("models"))
+    models[f"checkpoints/{CHECKPOINT}"] = next(v for k, v in models.items() if k.startswith("checkpoints/"))
+    with running(tmp_path_factory.mktemp("comfyui-browser"), models) as server:
+        Image.new("RGB", (SIZE, SIZE), (120, 60, 30)).save(server.base / "input" / "example.png")
+        yield server
 
 
 @pytest.fixture(scope="session")
