@@ -68,6 +68,7 @@ class LayoutEditor(io.ComfyNode):
                 io.Image.Output(display_name="picture", tooltip="The edited layout drawn as numbered boxes."),
             ],
             hidden=[io.Hidden.unique_id],
+            is_output_node=True,  # so that the graph can be run up to here, before anything is sampled
             has_intermediate_output=True,
         )
 

@@ -272,12 +272,12 @@ def editor(info: dict) -> Builder:
     canvas["properties"]["backdrop"] = f"node:{saved['id']}"
     b.note(
         "## Let the planner write the layout, then move the boxes\n"
-        "1. Run once: the layout appears in the editor, the result behind it.\n"
+        "1. Run once: the layout appears in the editor, the result behind it. The editor's ▶ runs only the planner.\n"
         "2. Drag a box, draw another one, double click to rename.\n"
         "3. Run again: objects that you left alone are not computed anew.\n\n"
         "Another prompt or seed brings a new layout, which replaces your edits; the editor then offers to bring them "
-        "back.\n\nRuns on the demo model: red, green, blue, yellow, purple, orange, white or black shapes (circle, "
-        "square, triangle, star, heart, cross, ring, moon).",
+        "back.\n\nRuns on the demo model, which knows circle, square, triangle, star, heart, cross, ring and moon in red, "
+        "orange, yellow, green, blue, purple, pink and white.",
         (1340, 670), (420, 330), "How this works",
     )  # fmt: skip
     return b

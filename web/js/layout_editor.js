@@ -59,6 +59,13 @@ function pan(event) {
   app.canvas[act](event);
 }
 
+/** The graph's own undo makes the node anew, but Nodes 2.0 then leaves the former node's element in its place. */
+function takePlace(node, view) {
+  if (node.graph !== app.canvas?.graph) return;
+  const there = document.querySelector(`.lg-node[data-node-id="${node.id}"] .lmd-editor`);
+  if (there && there !== view.root) there.replaceWith(view.root);
+}
+
 function install(node) {
   const edits = node.widgets?.find((w) => w.name === "edits");
   if (!edits) return;
@@ -76,6 +83,7 @@ function install(node) {
     picture: (key) => picture(node, key),
     choice: () => chosen(node),
     choose: (key) => (node.properties.backdrop = key),
+    runHere: () => app.queuePrompt(0, 1, node.graph === app.rootGraph ? [`${node.id}`] : undefined),
     wheel,
     pan,
   });
@@ -86,6 +94,7 @@ function install(node) {
   const follow = () => view.refresh();
   chain(edits.options, "setValue", follow);
   for (const event of ["onExecuted", "onConfigure", "onConnectionsChange"]) chain(node, event, () => queueMicrotask(follow));
+  chain(node, "onConfigure", () => requestAnimationFrame(() => takePlace(node, view)));
   chain(node, "onAdded", () => (views.add(view), view.attach()));
   chain(node, "onRemoved", () => (views.delete(view), view.detach()));
   views.add(view);

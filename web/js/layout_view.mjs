@@ -5,6 +5,7 @@
 //   arrived()             the last layout that a run brought   pictures()         [{ key, title }] to lay behind
 //   picture(key)          address of such a picture            choice()/choose(k) the chosen one
 //   wheel(event)          a wheel turn that is not ours        pan(event)         middle button events
+//   runHere()             runs the graph up to the editor
 import * as state from "./layout_state.mjs";
 
 const HANDLE = 7;
@@ -33,17 +34,24 @@ export class LayoutView {
     this.backdrop = null;
     this.root = this.#build();
     this.observer = new ResizeObserver(() => this.#requestDraw());
+    // The graph does not take the focus when it is clicked; keys after that are the graph's.
+    this.leave = (e) => {
+      const mine = document.activeElement;
+      if (this.root.contains(mine) && !this.root.contains(e.target)) mine.blur();
+    };
     this.attach();
   }
 
   /** Watches its size; `detach` ends that when the node is removed, and a node that comes back attaches anew. */
   attach() {
     this.observer.observe(this.stage);
+    document.addEventListener("pointerdown", this.leave, true);
     this.refresh();
   }
 
   detach() {
     this.observer.disconnect();
+    document.removeEventListener("pointerdown", this.leave, true);
     cancelAnimationFrame(this.frame);
     this.frame = 0;
     this.backdrop = null;
@@ -64,6 +72,11 @@ export class LayoutView {
     }
     if (this.selected >= this.layout.objects.length) this.selected = -1;
     this.#show();
+  }
+
+  /** Nothing can be edited while the text is unreadable or the connected layout has not been seen. */
+  get locked() {
+    return this.now.kind === "fault" || this.now.kind === "waiting";
   }
 
   get layout() {
@@ -100,7 +113,7 @@ export class LayoutView {
   // --- Commands ------------------------------------------------------------------------------------------------------
 
   add(box = [0.375, 0.375, 0.25, 0.25]) {
-    if (this.fault) return;
+    if (this.locked) return;
     const layout = state.add(this.layout, NAME, box);
     if (layout === this.layout) return;
     this.selected = layout.objects.length - 1;
@@ -163,6 +176,7 @@ export class LayoutView {
         this.#show();
       }),
       text: make("button", { type: "button", title: "The edits as text (JSON)", textContent: "JSON", on: { click: () => this.#flipText() } }),
+      run: button("play", "Run the graph up to here: the layout arrives, nothing is sampled", () => this.host.runHere()),
       reset: make("button", { type: "button", className: "lmd-last", on: { click: () => this.store("") } }),
     };
     this.canvas = make("canvas", { on: this.#pointerListeners() });
@@ -219,11 +233,11 @@ export class LayoutView {
       },
     });
     const size = make("div", { className: "lmd-row" }, this.sides[0], make("span", { textContent: "×" }), this.sides[1], this.choice);
-    const { add, copy, remove, up, down, undo, redo, snap, text, reset } = this.buttons;
+    const { add, copy, remove, up, down, undo, redo, snap, text, run, reset } = this.buttons;
     const root = make(
       "div",
       { className: "lmd-editor", on: { wheel: (e) => this.host.wheel(e), contextmenu: (e) => e.stopPropagation() } },
-      make("div", { className: "lmd-bar", role: "toolbar" }, add, copy, remove, up, down, undo, redo, snap, text, reset),
+      make("div", { className: "lmd-bar", role: "toolbar" }, add, copy, remove, up, down, undo, redo, snap, text, run, reset),
       this.stage, this.text, this.status, this.list, this.background, this.negative, size,
     );
     for (const event of ["keydown", "keyup", "copy", "cut", "paste"]) root.addEventListener(event, (e) => this.#guard(e));
@@ -252,7 +266,7 @@ export class LayoutView {
     const some = this.selected >= 0;
     const b = this.buttons;
     for (const name of ["copy", "remove"]) b[name].disabled = !some || this.textView;
-    b.add.disabled = this.textView || objects.length >= state.MAX_OBJECTS;
+    b.add.disabled = this.textView || this.locked || objects.length >= state.MAX_OBJECTS;
     b.up.disabled = !some || this.selected === 0;
     b.down.disabled = !some || this.selected === objects.length - 1;
     b.undo.disabled = !this.history.past.length;
@@ -260,14 +274,15 @@ export class LayoutView {
     b.snap.ariaPressed = String(this.snapping);
     b.text.ariaPressed = String(this.textView);
     const linked = this.host.linked();
+    b.run.hidden = !linked;
     b.reset.textContent = linked ? "Reset" : "Clear";
     b.reset.title = linked ? "Drop the edits and show the layout that arrives" : "Empty the canvas";
     b.reset.disabled = !this.host.value();
     this.stage.hidden = this.list.hidden = this.textView;
     this.text.hidden = !this.textView;
     if (this.textView && document.activeElement !== this.text) this.text.value = this.host.value();
-    for (const input of [...this.sides, this.background, this.negative]) input.disabled = Boolean(this.fault);
-    this.sides.forEach((input, axis) => fill(input, canvas[axis]));
+    for (const input of [...this.sides, this.background, this.negative]) input.disabled = this.locked;
+    this.sides.forEach((input, axis) => fill(input, this.locked ? "" : canvas[axis]));
     fill(this.background, background);
     fill(this.negative, negative);
     this.#showStatus();
@@ -282,7 +297,7 @@ export class LayoutView {
     const told = {
       fault: this.fault,
       replaced: "A new layout has arrived in place of your edits.",
-      waiting: "Run the graph to see the layout here.",
+      waiting: "Run the graph, or press ▶, to see the layout here.",
       scratch: "Drag on the canvas to draw a box.",
     }[kind];
     this.status.classList.toggle("lmd-bad", kind === "fault");
@@ -493,7 +508,7 @@ export class LayoutView {
 
   #down(e) {
     if (e.button === 1) return this.host.pan(e);
-    if (e.button !== 0 || this.fault) return;
+    if (e.button !== 0 || this.locked) return;
     e.preventDefault();
     this.#endName(true);
     this.keys.focus({ preventScroll: true });
@@ -509,7 +524,7 @@ export class LayoutView {
     if (e.buttons & 4) return this.host.pan(e);
     if (!this.drag) {
       const under = this.#under(e);
-      this.canvas.style.cursor = !under ? "crosshair" : under.mode === "move" ? "move" : `${CURSORS[under.mode]}-resize`;
+      this.canvas.style.cursor = this.locked ? "not-allowed" : !under ? "crosshair" : under.mode === "move" ? "move" : `${CURSORS[under.mode]}-resize`;
       return;
     }
     if (e.pointerId !== this.drag.pointer) return;
@@ -571,7 +586,7 @@ export class LayoutView {
   }
 
   #double(e) {
-    if (this.fault) return;
+    if (this.locked) return;
     const under = this.#under(e);
     if (under) return this.editName(under.index);
     const { x, y } = this.#at(e);
@@ -637,7 +652,7 @@ export class LayoutView {
       d: () => this.duplicate(),
     };
     const act = arrows ? () => this.nudge(arrows[0] * step, arrows[1] * step, control) : control ? withControl[e.key.toLowerCase()] : acts[e.key];
-    if (!act || this.fault) return;
+    if (!act || this.locked) return;
     e.preventDefault();
     act();
     if (arrows) this.host.settled();
