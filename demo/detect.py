@@ -19,8 +19,10 @@ SIDE = 128
 """Pictures are brought to this side in pixels; sizes below belong to it."""
 BACKGROUND_TOLERANCE = 26.0
 """Largest distance in RGB (0..255) at which a pixel still belongs to the background."""
-SMALLEST = 60
+SMALLEST = 100
 """Fewest pixels of an object; the world's smallest has about 200."""
+CORE = 15
+"""Fewest pixels of what is left of an object when a blob is eroded until its objects part."""
 LIKENESS = 0.55
 """Least overlap (intersection over union) with the best of the eight outlines."""
 SHARP = 0.35
@@ -29,6 +31,11 @@ CLEAR = 0.85
 """Overlap from which on a blob is taken for one object without further ado."""
 DIVISION_COST = 0.05
 """By how much more the parts of a blob must look like objects than the whole."""
+FAINT, STRANGE = 80.0, 40.0
+"""A part that differs from the background by less than the first and from the world's colours by more than the second
+(distances in RGB) is a stain that the decoder left, no object."""
+PALE = 0.3
+"""Least share of an outline's area that a pale inside takes up; the hole of a ring takes up less."""
 TEMPLATE = 40
 
 
@@ -52,11 +59,20 @@ def detect(picture: Image.Image | numpy.ndarray) -> list[Detection]:
     if image.size != (SIDE, SIDE):
         image = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     pixels = numpy.asarray(image.convert("RGB")).astype(float)
-    distance, colours = _distance_from_background(pixels), _nearest_colours(pixels)
+    background = _background(pixels)
+    distance, colours = _without_frame(numpy.linalg.norm(pixels - background, axis=-1)), _nearest_colours(pixels)
+    distance = _with_pale_insides(distance, pixels, background)
     found = []
     for blob in _parts(ndimage.binary_opening(distance > BACKGROUND_TOLERANCE, numpy.ones((2, 2)))):
-        found += [_judge(part, colours) for part in _read(blob, distance, colours)]
+        parts = [part for part in _read(blob, distance, colours) if not _stain(part, distance, pixels)]
+        found += [_judge(part, colours) for part in parts]
     return sorted((d for d in found if d.score >= LIKENESS), key=lambda d: -d.score)
+
+
+def _stain(part: numpy.ndarray, distance: numpy.ndarray, pixels: numpy.ndarray) -> bool:
+    """Is this neither clearly apart from the background nor of any of the world's colours?"""
+    strange = numpy.linalg.norm(pixels[part][:, None] - _palette(), axis=-1).min(-1)
+    return numpy.percentile(distance[part], 80) < FAINT and numpy.percentile(strange, 25) > STRANGE
 
 
 def _read(blob: numpy.ndarray, distance: numpy.ndarray, colours: numpy.ndarray, depth: int = 3) -> list[numpy.ndarray]:
@@ -91,7 +107,7 @@ def _divisions(blob: numpy.ndarray, colours: numpy.ndarray) -> list[list[numpy.n
     own = [blob & (colours == index) for index in range(len(world.COLOURS))]
     found = [[part for mask in own for part in _parts(ndimage.binary_opening(mask, numpy.ones((3, 3))))]]
     filled = ndimage.binary_fill_holes(blob)
-    found += [_parts(ndimage.binary_erosion(filled, iterations=i), SMALLEST // 4) for i in (1, 2, 3, 4, 6, 8)]
+    found += [_parts(ndimage.binary_erosion(filled, iterations=i), CORE) for i in (1, 2, 3, 4, 6, 8, 10, 12)]
     return [cores for cores in found if len(cores) > 1]
 
 
@@ -121,8 +137,8 @@ def _palette() -> numpy.ndarray:
     return numpy.array(list(world.COLOURS.values()), dtype=float)
 
 
-def _distance_from_background(pixels: numpy.ndarray) -> numpy.ndarray:
-    """How far each pixel is from a background that changes linearly from top to bottom, fitted to the picture.
+def _background(pixels: numpy.ndarray) -> numpy.ndarray:
+    """RGB of a background that changes linearly from top to bottom, fitted to the picture, in the picture's shape.
 
     The fit starts at the border, where objects are rare, and then takes in all pixels near it.
     """
@@ -135,15 +151,31 @@ def _distance_from_background(pixels: numpy.ndarray) -> numpy.ndarray:
     near = edge.ravel()
     reference = numpy.median(flat[near], 0)
     near = near & (numpy.abs(flat - reference).max(1) < 50)
-    for tolerance in (30, 24, 20):
+    fitted = numpy.broadcast_to(reference, flat.shape)
+    for tolerance in (30, 24, 20, 0):
         if near.sum() < 50:
             break
-        fit = numpy.linalg.lstsq(design[near], flat[near], rcond=None)[0]
-        near = numpy.linalg.norm(flat - design @ fit, axis=1) < tolerance
-    else:
-        fit = numpy.linalg.lstsq(design[near], flat[near], rcond=None)[0] if near.sum() >= 50 else fit
-        return _without_frame(numpy.linalg.norm(flat - design @ fit, axis=1).reshape(height, width))
-    return _without_frame(numpy.linalg.norm(flat - reference, axis=1).reshape(height, width))
+        fitted = design @ numpy.linalg.lstsq(design[near], flat[near], rcond=None)[0]
+        near = numpy.linalg.norm(flat - fitted, axis=1) < tolerance
+    return fitted.reshape(pixels.shape)
+
+
+def _with_pale_insides(distance: numpy.ndarray, pixels: numpy.ndarray, background: numpy.ndarray) -> numpy.ndarray:
+    """The distances with the insides of thin outlines raised where they are nearer to white than to the background.
+
+    On snow, white objects differ from the background by their rims only; the hole of a ring stays a hole.
+    """
+    mask = distance > BACKGROUND_TOLERANCE
+    found = distance.copy()
+    for outline in _parts(ndimage.binary_fill_holes(mask)):
+        for hole in _parts(outline & (distance < FAINT), 2 * CORE):
+            colour = pixels[hole].mean(0)
+            pale = numpy.linalg.norm(colour - world.COLOURS["white"]) < numpy.linalg.norm(
+                colour - background[hole].mean(0)
+            )
+            if pale and hole.sum() > PALE * outline.sum():
+                found[hole] = numpy.percentile(distance[outline & mask], 80)
+    return found
 
 
 def _without_frame(distance: numpy.ndarray) -> numpy.ndarray:
