@@ -73,6 +73,11 @@ def test_the_recorded_texts_and_the_snapshot_speak_of_the_same_nodes():
     }
 
 
+def test_the_registry_archive_keeps_the_translations():
+    ignored = (ROOT / ".comfyignore").read_text(encoding="utf-8").split()
+    assert not [pattern for pattern in ignored if pattern.strip("/*").split("/")[0] in ("locales", "web")]
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_nothing_is_missing_stale_or_made_from_an_older_text(language):
     missing, changed, stale = translations.outstanding(language)
