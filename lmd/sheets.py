@@ -19,6 +19,7 @@ from .picture import PALETTE, ink_on
 
 PAPER, INK, FAINT = "#FBFAF7", "#202020", "#6B6B6B"
 GAP, TEXT = 12, 17
+LEAST_CELL = 175  # pixels of a row that a narrow tile still takes, so that its caption has room
 # Dark blue over green to yellow, in steps of equal lightness: readable in grey and for colour-blind eyes.
 _HEAT = torch.tensor(
     [(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)], dtype=torch.float32
@@ -48,7 +49,7 @@ def as_pil(image: Tensor):
     from PIL import Image
 
     data = (image.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8).contiguous()
-    return Image.frombytes("RGB", (data.shape[1], data.shape[0]), bytes(data.flatten().tolist()))
+    return Image.frombytes("RGB", (data.shape[1], data.shape[0]), data.numpy().tobytes())
 
 
 def tile_size(canvas: tuple[int, int], long_edge: int) -> tuple[int, int]:
@@ -141,6 +142,11 @@ def curve(energies: Sequence[tuple[int, int, Tensor]], image: int, threshold: fl
     return tile
 
 
+def cell(width: int) -> int:
+    """The room that a tile of this width takes in a row, its caption and the gap included."""
+    return max(width, LEAST_CELL) + GAP
+
+
 class Sheet:
     """Rows of tiles under captions, written from the top down."""
 
@@ -193,9 +199,9 @@ class Sheet:
                 for i, tile in enumerate(row[1]):
                     out.paste(tile, (x, y))
                     if i < len(row[2]):
-                        said = fonts.shortened(row[2][i], TEXT - 3, tile.width)
+                        said = fonts.shortened(row[2][i], TEXT - 3, cell(tile.width) - GAP / 2)
                         fonts.write(pen, (x, y + tile.height + TEXT * 0.7), said, TEXT - 3, FAINT)
-                    x += tile.width + GAP
+                    x += cell(tile.width)
             y += height
         return out
 
@@ -208,7 +214,7 @@ def contact_sheet(objects: ObjectRuns, images: Tensor, image: int, final: Tensor
     layout, batch = objects.layout, objects.settings.batch
     size = tile_size((layout.width, layout.height), 240 if len(objects.runs) <= 8 else 160)
     plot = (max(size[0], 150), max(min(size[1], 240), 110))
-    sheet = Sheet(max(3 * (size[0] + GAP) + plot[0] + 2 * GAP, 620))
+    sheet = Sheet(max(3 * cell(size[0]) + cell(plot[0]) + GAP, 620))
     numbers = object_numbers(objects)
     if final is not None:
         boxed = as_pil(resized(final, size))
@@ -248,7 +254,7 @@ def attention_sheet(record: AttentionRecord, images: Tensor | None, image: int, 
     """One image of the batch: a row per phrase, its attention at `columns` steps; `images` as `picture_of` says."""
     looks = record.chosen(columns)
     size = tile_size(record.canvas, 224 if len(record.phrases) <= 8 else 150)
-    sheet = Sheet(max(len(looks) * (size[0] + GAP) + GAP, 620))
+    sheet = Sheet(max(len(looks) * cell(size[0]) + GAP, 620))
     if not looks or not record.phrases:
         sheet.text("Nothing was recorded: connect the image that was sampled with the recording model, and run again.")
         return sheet.image()
@@ -268,7 +274,7 @@ def attention_frame(record: AttentionRecord, look: Look, images: Tensor | None, 
     """One step as a frame of a film: every phrase beside the other, at most four in a row."""
     size = tile_size(record.canvas, 224)
     across = min(len(record.phrases), 4)
-    sheet = Sheet(max(across * (size[0] + GAP) + GAP, 300))
+    sheet = Sheet(max(across * cell(size[0]) + GAP, 300))
     sheet.text(f"step {look.step} of {record.steps}")
     for start in range(0, len(record.phrases), across):
         some = range(start, min(start + across, len(record.phrases)))
@@ -276,7 +282,7 @@ def attention_frame(record: AttentionRecord, look: Look, images: Tensor | None, 
         for p in some:
             every = torch.stack([one.maps[image, p] for one in record.looks])
             tiles.append(_tile(record, look, image, p, images, size, every))
-        sheet.tiles(tiles, [f"{record.phrases[p]}: {record.share_inside(look, image, p):.0%} inside" for p in some])
+        sheet.tiles(tiles, [f"{record.share_inside(look, image, p):.0%} inside: {record.phrases[p]}" for p in some])
     return sheet.image()
 
 
