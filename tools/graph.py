@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "BOUNDING_BOXES"}
 DYNAMIC = "COMFY_DYNAMICCOMBO_V3"
 CONTROL = "fixed"
 SKIPPED = {"Note", "MarkdownNote"}
@@ -81,9 +81,11 @@ def to_api(workflow: dict, object_info: dict) -> dict:
             name, options = names[position]
             position += 1
             if not rest:
-                inputs[name] = options.get("default", "")
+                value = options.get("default", "")
+                inputs[name] = {"__value__": value} if isinstance(value, list) else value
                 continue
-            inputs[name] = rest.pop(0)
+            value = rest.pop(0)
+            inputs[name] = {"__value__": value} if isinstance(value, list) else value  # a bare list is a link
             if has_control(options):
                 rest.pop(0)
         if rest:
