@@ -18,6 +18,8 @@ class LMDOptions:
     `centre`, `horizontal_only`, `placement` ("floor" or "centre"), `floor_padding`: where an object is drawn in its own
     image. `align`, `align_horizontal_only`: shift objects to their boxes before composing.
     `fast_schedule`: skip every second step of an object's run once its latents are no longer needed.
+    `stop_early`: end an object's run there instead; its picture is then the model's estimate.
+    `objects_at_once`: how many objects are sampled in one batch, 0 = by free memory; it changes no result.
     `reference_seeds`: number objects by their place in the name order, as published; otherwise by their name, so that
     adding or renaming one leaves the noise of the others alone.
     `use_background`, `use_negative`: give objects the background prompt; use the layout's negative prompt.
@@ -33,12 +35,14 @@ class LMDOptions:
     align: bool = True
     align_horizontal_only: bool = False
     fast_schedule: bool = False
+    stop_early: bool = False
+    objects_at_once: int = 0
     reference_seeds: bool = False
     use_background: bool = True
     use_negative: bool = True
 
     def exact_steps(self, steps: int) -> int:
-        """With the fast schedule, how many of `steps` stay as they are: what freezing and transfer need (5.5)."""
+        """How many of `steps` freezing and transfer need; fast_schedule and stop_early leave those as they are (5.5)."""
         return max(-(-self.guidance.max_index_step * steps // REFERENCE_STEPS), steps // 2)
 
     def object_box(self, box: Box) -> Box:

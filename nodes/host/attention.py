@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...lmd.energy import AttentionMap
 
+GUIDED_PASS = "lmd_guided_pass"  # marks the transformer options of passes that are made for a gradient
 COND = 0  # in the host's cond_or_uncond lists, 0 marks rows of the positive conditioning
 
 
@@ -57,6 +58,13 @@ def mask_layer(unet: torch.nn.Module) -> Layer:
         raise UnsupportedModel("this U-Net has no cross-attention in its input blocks, so no mask can be read from it")
     deepest = max(inputs.values())
     return Layer("input", max(n for n, level in inputs.items() if level == deepest))
+
+
+def transformer_of(unet: torch.nn.Module, layer: Layer) -> torch.nn.Module:
+    """The transformer block that holds a layer."""
+    block = unet.middle_block if layer.part == "middle" else getattr(unet, f"{layer.part}_blocks")[layer.number]
+    found = next(m for m in block if isinstance(m, SpatialTransformer)).transformer_blocks[layer.depth]
+    return getattr(found, "_orig_mod", found)  # the block itself where a node has put a compiled one in its place
 
 
 def resolve_layers(text: str, unet: torch.nn.Module) -> tuple[Layer, ...]:
@@ -142,25 +150,27 @@ class Capture:
 
 
 class Observer:
-    """Reads one token column of some layers in ordinary passes, for the positive rows only, while `record` is set.
+    """Reads token columns of some layers in ordinary passes, for the positive rows only, while `record` is set.
 
-    The layers' results are what they would be without it, bit for bit.
+    The positive rows are those of `len(columns)` parts of equal size; each has its own column. The layers' results are
+    what they would be without it, bit for bit.
     """
 
-    def __init__(self, column: int):
-        self.column = column
+    def __init__(self, columns: Sequence[int]):
+        self.columns = columns
         self.record: Callable[[Layer, AttentionMap], None] | None = None
 
     def patch(self, layer: Layer, previous: Callable | None) -> Callable:
         def replace(q, k, v, extra_options):
-            if self.record is not None:
+            if self.record is not None and not extra_options.get(GUIDED_PASS):
                 marks = extra_options["cond_or_uncond"]
                 rows = [q.chunk(len(marks))[i] for i, mark in enumerate(marks) if mark == COND]
                 keys = [k.chunk(len(marks))[i] for i, mark in enumerate(marks) if mark == COND]
                 if rows:
                     probs = probabilities(rows[0], keys[0], extra_options["n_heads"])
+                    parts = zip(probs.chunk(len(self.columns)), self.columns)
                     height, width = extra_options["activations_shape"][-2:]
-                    self.record(layer, AttentionMap(probs[..., self.column], height, width))
+                    self.record(layer, AttentionMap(torch.cat([p[..., c] for p, c in parts]), height, width))
             return _attention_output(previous, q, k, v, extra_options)
 
         return replace

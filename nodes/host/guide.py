@@ -17,7 +17,6 @@ from ...lmd.layout import Box, Layout
 from ...lmd.prompts import overall_prompt
 from ...lmd.stages import Evaluate
 from .attention import resolve_layers
-from .gradients import energy_gradient
 from .steps import SamplerRun, Step, add_step_hook
 from .text import encode, guided_objects, offset_in, shifted, tokenizer
 
@@ -136,14 +135,14 @@ class Guide:
         place = {p: i for i, p in enumerate(columns)}
         local = [replace(o, positions=tuple(place[p] for p in o.positions), word=place[o.word]) for o in objects]
 
-        def energy(maps: list[AttentionMap]) -> Tensor:
-            return total_energy(maps, local, self.guidance.options.energy, references)
+        def energy(maps: list[AttentionMap], rows: slice) -> Tensor:
+            return total_energy(maps, local, self.guidance.options.energy, _rows(references, rows))
 
-        return energy_gradient(self.run.guider, cond, view, sigma, self.run.model_options, self.layers, columns, energy)
+        return self.run.gradient(cond, view, sigma, self.layers, columns, energy)
 
     def _conditionings(self) -> list[tuple[dict, tuple[GuidedObject, ...]]]:
         """The positive entries that contain the prompt, each with the objects' positions in it."""
-        positive = self.run.guider.conds.get("positive") or []
+        positive = self.run.positive
         if self._entries is None:
             self._entries = {}
             for i, cond in enumerate(positive):
@@ -167,6 +166,13 @@ class Guide:
             "CLIP, or averaged): token positions are taken from the guided prompt"
         )
         return {fits[0]: self.target.objects}
+
+
+def _rows(references: References | None, rows: slice) -> References | None:
+    """The saved maps of some images; a map of a single row serves them all."""
+    if references is None:
+        return None
+    return [[[m[rows] if len(m) > 1 else m for m in box] for box in boxes] for boxes in references]
 
 
 def _in_area(objects: Sequence[GuidedObject], area: Any, size: Sequence[int]) -> tuple[GuidedObject, ...]:

@@ -1,218 +1,24 @@
-"""The two stages of LMD on the host's own samplers: every object alone, then the composed image."""
+"""LMD's second stage on the host's own samplers: the objects composed and denoised as one image."""
 
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
-import comfy.sample
-import comfy.samplers
-import comfy.utils
-import latent_preview
-import torch
 from torch import Tensor
 
 from ...lmd import schedule, stages
 from ...lmd.energy import References
-from ...lmd.layout import Layout
-from ...lmd.objects import (
-    ObjectRun,
-    ObjectRuns,
-    attention_mask,
-    compose_runs,
-    initial_noise,
-    object_noise,
-    object_numbers,
-)
-from ...lmd.options import LMDOptions, SamplingSettings
-from ...lmd.prompts import (
-    OBJECT_NEGATIVE,
-    OVERALL_NEGATIVE,
-    Group,
-    ObjectPrompt,
-    object_prompts,
-    overall_prompt,
-    with_negative,
-)
+from ...lmd.objects import ObjectRuns, compose_runs
+from ...lmd.prompts import OVERALL_NEGATIVE, overall_prompt, with_negative
 from ...lmd.tokens import extend
-from .attention import Layer, Observer, add_patches, mask_layer, resolve_layers
-from .cache import OBJECT_RUNS, model_signature, signature
 from .guide import EnergyTrace, Guide, Target, reserve_memory
-from .steps import Step, add_step_hook, refuse
+from .object_stage import KEY, Bar, sample_latent, sample_objects, sampler_of, sigmas_of
+from .steps import Step, add_step_hook
 from .text import encode, guided_objects, tokenizer
 
-log = logging.getLogger(__name__)
-KEY = "lmd_stage"
-VAE_FACTOR = 8
-
-
-class Bar:
-    """One progress bar over the whole job: `runs` sampler runs of `steps` steps, this node starting at run `first`."""
-
-    def __init__(self, model: Any, runs: int, steps: int, first: int = 0):
-        self.steps, self.total, self.done = steps, runs * steps, first * steps
-        self.bar = comfy.utils.ProgressBar(self.total)
-        self.previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
-
-    def callback(self, step: int, x0: Tensor, x: Tensor, total_steps: int) -> None:
-        preview = self.previewer.decode_latent_to_preview_image("JPEG", x0) if self.previewer else None
-        self.bar.update_absolute(self.done + (step + 1) * self.steps // total_steps, self.total, preview)
-
-    def run_done(self) -> None:
-        self.done += self.steps
-        self.bar.update_absolute(self.done, self.total)
-
-
-def sigmas_of(model: Any, settings: SamplingSettings) -> Tensor:
-    """The sigmas that the host's KSampler would use."""
-    if settings.sampler == "dpm_adaptive":
-        raise ValueError(
-            "dpm_adaptive chooses its steps while it runs, so objects and composition cannot be matched step by step: "
-            'choose "ddim", "euler", "dpmpp_2m" or another sampler with fixed steps'
-        )
-    return comfy.samplers.KSampler(
-        model,
-        settings.steps,
-        model.load_device,
-        settings.sampler,
-        settings.scheduler,
-        model_options=model.model_options,
-    ).sigmas.cpu()
-
-
-def _sampler(settings: SamplingSettings) -> Any:
-    sampler = comfy.samplers.sampler_object(settings.sampler)
-    refuse(getattr(sampler.sampler_function, "__name__", ""))
-    return sampler
-
-
-def sample_objects(
-    model: Any, clip: Any, layout: Layout, settings: SamplingSettings, options: LMDOptions, negative: str = ""
-) -> ObjectRuns:
-    """Stage 2a: generate each object of the layout alone in its centred box (docs/lmd.md, 5)."""
-    channels = model.get_model_object("latent_format").latent_channels
-    shape = (channels, layout.height // VAE_FACTOR, layout.width // VAE_FACTOR)
-    background = initial_noise(settings, shape)
-    sigmas = sigmas_of(model, settings)
-    if options.fast_schedule:
-        # One step more than is needed, because the last one before the stride doubles lands on another sigma.
-        sigmas = torch.tensor(schedule.fast_sigmas(sigmas.tolist(), options.exact_steps(settings.steps) + 1))
-    sampler = _sampler(settings)
-    extra_negative = layout.negative if options.use_negative else ""
-    negative_text = negative or with_negative(extra_negative, OBJECT_NEGATIVE)
-    items = object_prompts(layout if options.use_background else replace(layout, background=""))
-    bar = Bar(model, len(items) + 1, settings.steps)
-    negative_cond = encode(clip, negative_text)
-    runs = []
-    numbers = object_numbers(items, options.reference_seeds)
-    for index, item in enumerate(items):
-        box = options.object_box(item.box)
-        noise = object_noise(settings, background, numbers[index], box, options.blending_ratio)
-        positive_cond = encode(clip, item.prompt)
-        key = (
-            model_signature(model), signature([positive_cond, negative_cond]), item.phrase, box, signature(noise),
-            signature(sigmas), settings, options,
-        )  # fmt: skip
-        run = OBJECT_RUNS.get(key)
-        if run is None:
-            log.info("object %d of %d: %s", index + 1, len(items), item.prompt)
-            groups = (Group(item.phrase, item.word, (box,)),)
-            objects = guided_objects(groups, item.prompt, tokenizer(clip))
-            target = Target(objects, positive_cond[0][0], (layout.width, layout.height), options.layers)
-            sample = functools.partial(
-                _sample, noise=noise, settings=settings, sampler=sampler, sigmas=sigmas, positive=positive_cond,
-                negative=negative_cond, bar=bar,
-            )  # fmt: skip
-            run = _sample_object(model, item, target, options, noise, sample)
-            OBJECT_RUNS.put(key, run, [run.latents, run.noise, run.result, *run.attention.values()])
-        # The layout's own box may have moved without changing the object's run.
-        runs.append(ObjectRun(**{**vars(run), "item": item}))
-        bar.run_done()
-    return ObjectRuns(layout, settings, options, background, tuple(runs))
-
-
-def _sample(
-    model, noise, settings, sampler, sigmas, positive, negative, bar, observe: Callable | None = None
-) -> Tensor:
-    def callback(step, x0, x, total_steps):
-        if observe is not None:
-            observe(step)
-        bar.callback(step, x0, x, total_steps)
-
-    latent = torch.zeros_like(noise)
-    return comfy.sample.sample_custom(
-        model, noise, settings.cfg, sampler, sigmas, positive, negative, latent, callback=callback, seed=settings.seed
-    )
-
-
-def _sample_object(model, item: ObjectPrompt, target: Target, options: LMDOptions, noise: Tensor, sample) -> ObjectRun:
-    unet = model.model.diffusion_model
-    layers = (mask_layer(unet), *resolve_layers(options.layers, unet))
-    (guided,) = target.objects
-    patched = model.clone()
-    observer = _StepObserver(guided.word)
-    add_patches(patched.model_options["transformer_options"], layers, observer.patch)
-    hook = None
-
-    def make_hook(run):
-        nonlocal hook
-        hook = _ObjectHook(Guide(run, target, options.guidance, EnergyTrace(item.phrase)), observer)
-        return hook
-
-    add_step_hook(patched, KEY, make_hook)
-    reserve_memory(patched, KEY)
-    result = sample(patched, observe=observer.commit)
-    latents = hook.stage.latents
-    latents = torch.stack(latents + latents[-1:] * (len(observer.steps) + 1 - len(latents)))
-    attention = {str(layer): torch.stack([maps[layer] for maps in observer.steps]) for layer in layers}
-    box = target.objects[0].boxes[0]
-    mask = attention_mask(attention[str(layers[0])], box, *noise.shape[-2:], inside_box=True)
-    trace = tuple(hook.guide.trace.rows)
-    return ObjectRun(item, box, noise, latents, attention, result.cpu(), mask, trace)
-
-
-class _StepObserver(Observer):
-    """Keeps the attention of the model call that opens each step: the last one before the sampler's callback."""
-
-    def __init__(self, column: int):
-        super().__init__(column)
-        self.steps: list[dict[Layer, Tensor]] = []
-        self.latest: dict[Layer, Tensor] = {}
-        self.record = self._keep
-
-    def _keep(self, layer: Layer, found) -> None:
-        self.latest[layer] = found.probs.unflatten(-1, (found.height, found.width)).cpu()
-
-    def pause(self) -> None:
-        self.record = None
-
-    def resume(self) -> None:
-        self.record = self._keep
-
-    def commit(self, step: int) -> None:
-        del self.steps[step:]
-        self.steps.append(dict(self.latest))
-
-
-class _ObjectHook:
-    def __init__(self, guide: Guide, observer: _StepObserver):
-        self.guide, self.observer = guide, observer
-        self.stage = stages.ObjectStage(guide.guidance)
-
-    def before_step(self, x: Tensor, step: Step) -> Tensor:
-        self.observer.pause()
-        try:
-            moved = self.stage.before_step(x, step.index, *self.guide.arguments(step))
-        finally:
-            self.observer.resume()
-        self.guide.log_step(step)
-        return moved
-
-    def finish(self, x: Tensor) -> Tensor:
-        return self.stage.finish(x)
+__all__ = ["compose_and_sample", "sample_objects", "sigmas_of"]
 
 
 def compose_and_sample(
@@ -245,7 +51,7 @@ def compose_and_sample(
     if objects.runs and frozen > steps:
         raise ValueError(
             f"the objects were sampled with {steps} steps, too few to stay frozen for {frozen}: lower frozen_ratio, or "
-            "switch fast_schedule off in the LMD options"
+            "switch fast_schedule and stop_early off in the LMD options"
         )
     trace = EnergyTrace("composition")
     hook_factory = functools.partial(_overall_hook, target, options, trace, composition, objects, frozen)
@@ -253,8 +59,9 @@ def compose_and_sample(
     add_step_hook(patched, KEY, hook_factory)
     reserve_memory(patched, KEY)
     bar = Bar(model, len(objects.runs) + 1, settings.steps, first=len(objects.runs))
-    latent = _sample(
-        patched, composition.noise, settings, _sampler(settings), sigmas, positive_cond or encoding, negative_cond, bar
+    latent = sample_latent(
+        patched, composition.noise, settings, sampler_of(settings), sigmas, positive_cond or encoding, negative_cond,
+        bar.callback,
     )  # fmt: skip
     return latent, trace, text
 

@@ -9,14 +9,18 @@ from __future__ import annotations
 import copy
 import functools
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import comfy.model_management
 import comfy.patcher_extension
 import torch
 from torch import Tensor
+
+from ...lmd.energy import AttentionMap
+from .attention import Layer
+from .gradients import Economy, GradientJob, energy_gradients
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +36,13 @@ class UnsupportedSampler(ValueError):
     """The sampler cannot be guided step by step."""
 
 
+class RunEnds(BaseException):
+    """Raised by a hook that has all it needs: the run is over and its result is `latent`."""
+
+    def __init__(self, latent: Tensor):
+        self.latent = latent
+
+
 @dataclass(frozen=True)
 class SamplerRun:
     """One run of a sampler: the host's guider, its inner model wrapper, the sigmas and the model options of the run."""
@@ -41,6 +52,20 @@ class SamplerRun:
     sigmas: Tensor
     model_options: dict
     sampler_name: str
+    economy: Economy = field(default_factory=Economy)
+
+    @property
+    def positive(self) -> list[dict]:
+        """The positive conditioning entries, as the host's guider has prepared them."""
+        return self.guider.conds.get("positive") or []
+
+    def gradient(
+        self, cond: dict, x: Tensor, sigma: Tensor, layers: Sequence[Layer], columns: Sequence[int],
+        energy: Callable[[list[AttentionMap], slice], Tensor],
+    ) -> tuple[Tensor, Tensor] | None:  # fmt: skip
+        """Energy [B] and gradient for an entry of `positive`; see gradients.GradientJob and energy_gradients."""
+        job = GradientJob(cond, x, sigma, columns, energy)
+        return energy_gradients(self.guider, [job], self.model_options, layers, self.economy)[0]
 
     @property
     def steps(self) -> int:
@@ -87,45 +112,59 @@ def add_step_hook(model: Any, key: str, make_hook: Callable[[SamplerRun], StepHo
 
     `make_hook` returns None for a run that needs no hook; then the run is bit-identical to an unpatched one.
     """
-    model.remove_wrappers_with_key(comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE, key)
-    model.add_wrapper_with_key(
-        comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE, key, functools.partial(_sampler_sample, make_hook)
-    )
+
+    def around(function: Callable, name: str, guider: Any) -> Callable:
+        def hooked(model, x, sigmas, extra_args=None, callback=None, disable=None, **options):
+            run = SamplerRun(guider, model, sigmas, extra_args["model_options"], name)
+            hook = make_hook(run)
+            if hook is None:
+                return function(model, x, sigmas, extra_args=extra_args, callback=callback, disable=disable, **options)
+            return drive(function, hook, run, model, x, extra_args, callback, disable, options)
+
+        return hooked
+
+    wrap_sampler(model, key, around)
 
 
-def _sampler_sample(make_hook, executor, guider, sigmas, extra_args, *args, **kwargs):
-    """The wrapper around KSAMPLER.sample: swap in a shallow copy with a wrapped sampler function."""
+def wrap_sampler(model: Any, key: str, around: Callable[[Callable, str, Any], Callable]) -> None:
+    """Patch `model` so that sampler functions are replaced by `around(function, its name, the host's guider)`."""
+    kind = comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE
+    model.remove_wrappers_with_key(kind, key)
+    model.add_wrapper_with_key(kind, key, functools.partial(_sampler_sample, around))
+
+
+def _sampler_sample(around, executor, guider, *args, **kwargs):
+    """The wrapper around KSAMPLER.sample: swap in a shallow copy with another sampler function."""
     sampler = executor.class_obj
     function = getattr(sampler, "sampler_function", None)
-    name = getattr(function, "__name__", type(sampler).__name__)
-
-    @functools.wraps(function or _sampler_sample)
-    def hooked(model, x, sigmas, extra_args=None, callback=None, disable=None, **options):
-        run = SamplerRun(guider, model, sigmas, extra_args["model_options"], name)
-        hook = make_hook(run)
-        if hook is None:
-            return function(model, x, sigmas, extra_args=extra_args, callback=callback, disable=disable, **options)
-        refuse(name)
-        driver = _Driver(run, hook, extra_args.get("denoise_mask"))
-        if name in IN_CALLBACK:
-            callback = driver.callback(callback)
-        else:
-            model = driver.model(function, model, x, extra_args, options)
-        out = function(model, x, sigmas, extra_args=extra_args, callback=callback, disable=disable, **options)
-        return driver.finish(out)
-
     if function is None:
-        run = SamplerRun(guider, None, sigmas, extra_args["model_options"], name)
-        if make_hook(run) is not None:
-            raise UnsupportedSampler(
-                f"the sampler {name} has no sampler function that can be guided step by step: "
-                "use one of the samplers that KSampler lists, for example euler, ddim or dpmpp_2m"
-            )
-        return executor(guider, sigmas, extra_args, *args, **kwargs)
+        raise UnsupportedSampler(
+            f"the sampler {type(sampler).__name__} has no sampler function that can be guided step by step: "
+            "use one of the samplers that KSampler lists, for example euler, ddim or dpmpp_2m"
+        )
+    name = getattr(function, "__name__", type(sampler).__name__)
     replacement = copy.copy(sampler)  # SAMPLER objects are cached and shared between nodes: never change them
-    replacement.sampler_function = hooked
+    replacement.sampler_function = functools.wraps(function)(around(function, name, guider))
     executor.original, executor.class_obj = replacement.sample, replacement
-    return executor(guider, sigmas, extra_args, *args, **kwargs)
+    return executor(guider, *args, **kwargs)
+
+
+def drive(
+    function: Callable, hook: StepHook, run: SamplerRun, model: Any, x: Tensor, extra_args: dict,
+    callback: Callable | None, disable: Any, options: dict,
+) -> Tensor:  # fmt: skip
+    """Run the sampler function with the hook at the start of each of its steps."""
+    refuse(run.sampler_name)
+    driver = _Driver(run, hook, extra_args.get("denoise_mask"))
+    if run.sampler_name in IN_CALLBACK:
+        callback = driver.callback(callback)
+    else:
+        model = driver.model(function, model, x, extra_args, options)
+    try:
+        out = function(model, x, run.sigmas, extra_args=extra_args, callback=callback, disable=disable, **options)
+    except RunEnds as end:
+        out = end.latent
+    return driver.finish(out)
 
 
 def refuse(name: str) -> None:

@@ -6,7 +6,7 @@ import torch
 from ella_lmd.lmd.guidance import GuidanceOptions
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
 from ella_lmd.lmd.options import LMDOptions, SamplingSettings
-from ella_lmd.nodes.host import cache, lmd, masks
+from ella_lmd.nodes.host import cache, lmd, masks, object_stage
 from ella_lmd.nodes.host.guide import EnergyTrace, patch_guidance
 
 import nodes
@@ -103,14 +103,16 @@ def test_a_second_run_repeats_the_first_bit_for_bit(sd15, run):
 
 
 def count_samples(monkeypatch) -> list[str]:
+    """The phrases of the objects that are sampled from now on, one by one."""
     seen = []
-    original = lmd._sample_object
+    original = object_stage.ObjectStage._together
 
-    def counting(model, item, *args):
-        seen.append(item.phrase)
-        return original(model, item, *args)
+    def counting(self, jobs):
+        seen.extend(job.item.phrase for job in jobs)
+        return original(self, jobs)
 
-    monkeypatch.setattr(lmd, "_sample_object", counting)
+    monkeypatch.setattr(object_stage.ObjectStage, "_together", counting)
+    monkeypatch.setattr(object_stage.ObjectStage, "at_once", lambda self: 1)
     return seen
 
 
@@ -181,7 +183,7 @@ def test_an_interrupt_keeps_the_finished_objects(demo, monkeypatch):
     model, clip, _ = demo
     settings = replace(SETTINGS, steps=1)
     seen = count_samples(monkeypatch)
-    original = lmd.Bar.run_done
+    original = object_stage.Bar.run_done
 
     def stop(self):
         original(self)
@@ -189,7 +191,7 @@ def test_an_interrupt_keeps_the_finished_objects(demo, monkeypatch):
             mm.interrupt_current_processing()
 
     with monkeypatch.context() as patch:
-        patch.setattr(lmd.Bar, "run_done", stop)
+        patch.setattr(object_stage.Bar, "run_done", stop)
         with pytest.raises(mm.InterruptProcessingException):
             lmd.sample_objects(model, clip, LAYOUT, settings, TWICE)
     seen.clear()
@@ -270,7 +272,7 @@ def test_the_fast_schedule_leaves_the_needed_steps_as_they_were(demo):
     assert exact == 6 and fast.runs[0].steps < slow.runs[0].steps
     assert torch.equal(fast.runs[0].latents[: exact + 1], slow.runs[0].latents[: exact + 1])
     lmd.compose_and_sample(model, clip, fast)
-    with pytest.raises(ValueError, match="fast_schedule off"):
+    with pytest.raises(ValueError, match="fast_schedule and stop_early off"):
         lmd.compose_and_sample(model, clip, fast, frozen_ratio=0.9)
 
 
