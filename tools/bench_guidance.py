@@ -169,10 +169,9 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=bench_models.FULL_WIDTH, help="channels of the first level")
     bench_models.add_device_options(parser, "bf16")
     args = parser.parse_args()
-    bench_models.find_host(args.device)
+    bench_models.find_host(args)
     import torch
 
-    torch.set_num_threads(args.threads)
     holds, lines = True, []
     for family in args.models:
         with torch.inference_mode():

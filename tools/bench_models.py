@@ -30,23 +30,27 @@ SD15, SDXL = "sd15", "sdxl"
 
 
 def add_device_options(parser: Any, dtype: str) -> None:
-    """The options --device, --dtype and --threads that every measurement of a model takes."""
+    """The options that every measurement of a model takes."""
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), default=dtype)
     parser.add_argument("--threads", type=int, default=1, help="processor threads")
+    parser.add_argument("--reserve-vram", type=float, help="GiB that ComfyUI must leave free, to play a smaller card")
 
 
-def find_host(device: str, *options: str) -> None:
-    """Make ComfyUI and this pack importable; call it before any module of theirs is imported."""
+def find_host(args: Any) -> None:
+    """Make ComfyUI and this pack importable, as the options say; call it before any module of theirs is imported."""
     host = os.environ.get("COMFYUI_PATH") or Path.home() / ".cache" / "ella-lmd" / "ComfyUI-0.30.0"
     sys.path.insert(0, str(host))
-    sys.argv = [sys.argv[0], *(["--cpu"] if device == "cpu" else []), *options]
+    reserve = [] if args.reserve_vram is None else ["--reserve-vram", str(args.reserve_vram)]
+    sys.argv = [sys.argv[0], *(["--cpu"] if args.device == "cpu" else []), *reserve]
     import comfy.options
 
     comfy.options.enable_args_parsing()
     import pack
+    import torch
 
     pack.register()
+    torch.set_num_threads(args.threads)
 
 
 def dtype_of(name: str) -> Any:

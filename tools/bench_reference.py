@@ -132,10 +132,9 @@ def main() -> int:
     if problem := missing(args.checkout, args.packages):
         print(f"{problem}: python run.py bench reference --help tells how to get it")
         return 2
-    bench_models.find_host(args.device)
+    bench_models.find_host(args)
     import torch
 
-    torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         found = compare(args, Path(folder))
     times, memory = found["times"], found["memory"]

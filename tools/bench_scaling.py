@@ -108,10 +108,9 @@ def main() -> int:
     bench_models.add_device_options(parser, "bf16")
     parser.set_defaults(threads=2)
     args = parser.parse_args()
-    bench_models.find_host(args.device)
+    bench_models.find_host(args)
     import torch
 
-    torch.set_num_threads(args.threads)
     pairs = [(s, b) for s in args.sizes for b in args.batches if b == 1 or s == min(args.sizes)]
     with torch.inference_mode():
         model = bench_models.unet(bench_models.SD15, bench_models.dtype_of(args.dtype), args.width)
