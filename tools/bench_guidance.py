@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(1, str(Path(__file__).resolve().parent))
-import bench_models
 import measure
+import random_models
 
 GOAL_TIME, GOAL_MEMORY, ABOVE_FLOOR = 0.60, 0.50, 1.10
 AGREE = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.02}  # relative difference of gradients; half precision rounds each layer
@@ -52,13 +52,13 @@ def target_and_conditioning(family: str, prompt_tokens: int = 77) -> tuple[Any, 
     from ella_lmd.lmd.layout import Box
     from ella_lmd.nodes.host.guide import Target
 
-    context = bench_models.unet_config(family)["context_dim"]
+    context = random_models.unet_config(family)["context_dim"]
     encoding = torch.randn(1, prompt_tokens, context, generator=torch.Generator().manual_seed(1))
     objects = (
         GuidedObject("a red apple", (Box(0.05, 0.3, 0.4, 0.5),), (5, 6, 7), 7),
         GuidedObject("a blue vase", (Box(0.55, 0.2, 0.4, 0.6),), (9, 10, 11), 11),
     )
-    extra = {"pooled_output": torch.zeros(1, 1280)} if family == bench_models.SDXL else {}
+    extra = {"pooled_output": torch.zeros(1, 1280)} if family == random_models.SDXL else {}
     return Target(objects, encoding, (512, 512)), [[encoding, extra]]
 
 
@@ -162,20 +162,22 @@ def report(family: str, figures: Figures, dtype: str) -> tuple[bool, str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=(bench_models.SD15, bench_models.SDXL), default=["sd15", "sdxl"])
+    parser.add_argument(
+        "--models", nargs="+", choices=(random_models.SD15, random_models.SDXL), default=["sd15", "sdxl"]
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", type=int, default=64, help="side of the latent; 64 is an image of 512 px")
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--width", type=int, default=bench_models.FULL_WIDTH, help="channels of the first level")
-    bench_models.add_device_options(parser, "bf16")
+    parser.add_argument("--width", type=int, default=random_models.FULL_WIDTH, help="channels of the first level")
+    random_models.add_device_options(parser, "bf16")
     args = parser.parse_args()
-    bench_models.find_host(args)
+    random_models.find_host(args)
     import torch
 
     holds, lines = True, []
     for family in args.models:
         with torch.inference_mode():
-            model = bench_models.unet(family, bench_models.dtype_of(args.dtype), args.width)
+            model = random_models.unet(family, random_models.dtype_of(args.dtype), args.width)
             target, positive = target_and_conditioning(family)
 
             def measured(guide, x, step):

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(1, str(Path(__file__).resolve().parent))
-import bench_models
 import measure
+import random_models
 
 GOAL, GOAL_EDITED = 0.40, 0.20
 THINGS = ("apple", "vase", "clock", "chair", "horse", "boat", "lamp", "bird", "car", "dog", "cup", "kite", "sofa",
@@ -67,10 +67,10 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=128, help="channels of the first level; 320 is SD1.5")
     parser.add_argument("--at-once", type=int, default=0, help="objects in one batch; 0: as many as fit (CPU: one)")
     parser.add_argument("--rounds", type=int, default=1)
-    bench_models.add_device_options(parser, "bf16")
+    random_models.add_device_options(parser, "bf16")
     parser.set_defaults(threads=2)
     args = parser.parse_args()
-    bench_models.find_host(args)
+    random_models.find_host(args)
     import torch
 
     with torch.inference_mode():
@@ -97,8 +97,8 @@ def compare(args: Any) -> tuple[dict[str, list[float]], dict[str, int]]:
     from ella_lmd.nodes.host.lmd import sigmas_of
     from naive_image import naive_image
 
-    model = bench_models.unet(bench_models.SD15, bench_models.dtype_of(args.dtype), args.width)
-    clip = bench_models.clip_l()
+    model = random_models.unet(random_models.SD15, random_models.dtype_of(args.dtype), args.width)
+    clip = random_models.clip_l()
     settings = SamplingSettings(1, args.steps, 7.5, "ddim", "ddim_uniform")
     options = LMDOptions(objects_at_once=args.at_once)
     layout, edited = layout_of(args.objects, args.size), layout_of(args.objects, args.size, "green")

@@ -29,8 +29,8 @@ from typing import Any
 
 sys.path.insert(1, str(Path(__file__).resolve().parent))
 import bench_guidance
-import bench_models
 import measure
+import random_models
 
 GOAL_TIME, GOAL_MEMORY, AGREE = 0.30, 0.50, 1e-3
 TIMESTEP = 981  # the first of DDIM's 50
@@ -71,7 +71,7 @@ def published_weights(model: Any, width: int) -> dict:
     """The U-Net's weights under the names that the published implementation gives them."""
     import comfy.utils
 
-    config = bench_models.unet_config(bench_models.SD15, width)
+    config = random_models.unet_config(random_models.SD15, width)
     ours = model.model.diffusion_model.state_dict()
     return {theirs: ours[name] for theirs, name in comfy.utils.unet_to_diffusers(config).items() if name in ours}
 
@@ -79,10 +79,10 @@ def published_weights(model: Any, width: int) -> dict:
 def compare(args: Any, folder: Path) -> dict[str, Any]:
     import torch
 
-    dtype = bench_models.dtype_of(args.dtype)
-    model = bench_models.unet(bench_models.SD15, dtype, args.width)
+    dtype = random_models.dtype_of(args.dtype)
+    model = random_models.unet(random_models.SD15, dtype, args.width)
     torch.save(published_weights(model, args.width), folder / "weights.pt")
-    target, positive = bench_guidance.target_and_conditioning(bench_models.SD15)
+    target, positive = bench_guidance.target_and_conditioning(random_models.SD15)
     sigma = float(model.model.model_sampling.sigma(torch.tensor(TIMESTEP)))
 
     def measured(guide, x, step):
@@ -125,14 +125,14 @@ def main() -> int:
     parser.add_argument("--packages", type=Path, help="where diffusers 0.18 is; by default CHECKOUT/packages")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--size", type=int, default=64, help="side of the latent; 64 is an image of 512 px")
-    parser.add_argument("--width", type=int, default=bench_models.FULL_WIDTH, help="channels of the first level")
-    bench_models.add_device_options(parser, "fp32")
+    parser.add_argument("--width", type=int, default=random_models.FULL_WIDTH, help="channels of the first level")
+    random_models.add_device_options(parser, "fp32")
     args = parser.parse_args()
     args.packages = args.packages or args.checkout / "packages"
     if problem := missing(args.checkout, args.packages):
         print(f"{problem}: python run.py bench reference --help tells how to get it")
         return 2
-    bench_models.find_host(args)
+    random_models.find_host(args)
     import torch
 
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():

@@ -23,8 +23,8 @@ from typing import Any
 sys.path.insert(1, str(Path(__file__).resolve().parent))
 import bench_guidance
 import bench_image
-import bench_models
 import measure
+import random_models
 
 WITHIN = 1.10
 ITERATION, PASS = "guided iteration", "CFG pass"
@@ -35,7 +35,7 @@ def per_step(model: Any, size: int, batch: int, rounds: int, device: str) -> dic
     import comfy.samplers
     import torch
 
-    target, positive = bench_guidance.target_and_conditioning(bench_models.SD15)
+    target, positive = bench_guidance.target_and_conditioning(random_models.SD15)
 
     def measured(guide, x, step):
         _, evaluate, _ = guide.arguments(step)
@@ -60,7 +60,7 @@ def whole_images(model: Any, args: Any) -> dict[str, list[tuple[int, float]]]:
     from ella_lmd.nodes.host.lmd import sigmas_of
     from naive_image import naive_image
 
-    clip = bench_models.clip_l()
+    clip = random_models.clip_l()
     settings, options = SamplingSettings(1, args.steps, 7.5, "ddim", "ddim_uniform"), LMDOptions()
 
     def nodes(layout):
@@ -105,15 +105,15 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=160, help="channels of the first level; 320 is SD1.5")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--plot", type=Path, help="draw the plot into this file")
-    bench_models.add_device_options(parser, "bf16")
+    random_models.add_device_options(parser, "bf16")
     parser.set_defaults(threads=2)
     args = parser.parse_args()
-    bench_models.find_host(args)
+    random_models.find_host(args)
     import torch
 
     pairs = [(s, b) for s in args.sizes for b in args.batches if b == 1 or s == min(args.sizes)]
     with torch.inference_mode():
-        model = bench_models.unet(bench_models.SD15, bench_models.dtype_of(args.dtype), args.width)
+        model = random_models.unet(random_models.SD15, random_models.dtype_of(args.dtype), args.width)
         sizes = {(s, b): per_step(model, s, b, args.rounds, args.device) for s, b in pairs}
         images = whole_images(model, args)
     print(f"SD1.5's U-Net at width {args.width}, {args.dtype}, {args.device}")

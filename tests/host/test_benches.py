@@ -10,7 +10,7 @@ import torch
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 NAMES = (
-    "bench_models", "measure", "naive_guidance", "naive_image", "bench_guidance", "bench_image", "bench_scaling",
+    "random_models", "measure", "naive_guidance", "naive_image", "bench_guidance", "bench_image", "bench_scaling",
     "bench_reference", "chart",
 )  # fmt: skip
 
@@ -27,13 +27,13 @@ def tools():
 @pytest.fixture(scope="module")
 def tiny(tools):
     with torch.inference_mode():
-        return tools.bench_models.unet("sd15", torch.float32, width=32)
+        return tools.random_models.unet("sd15", torch.float32, width=32)
 
 
 @pytest.mark.parametrize("family", ["sd15", "sdxl"])
 def test_the_naive_iteration_has_the_engines_energy_and_gradient(tools, tiny, family, capsys):
     """SDXL's layout needs 64 channels a head, so its tiny version is wider and seen at a smaller latent."""
-    model = tiny if family == "sd15" else tools.bench_models.unet(family, torch.float32, width=64)
+    model = tiny if family == "sd15" else tools.random_models.unet(family, torch.float32, width=64)
     target, positive = tools.bench_guidance.target_and_conditioning(family)
     figures = tools.bench_guidance.probe(
         model, target, positive, 16, 1, lambda *found: tools.bench_guidance.compare(*found, rounds=1, device="cpu")
@@ -57,7 +57,7 @@ def test_the_published_schedule_of_work_makes_the_nodes_image(tools, tiny):
     from ella_lmd.nodes.host.cache import OBJECT_RUNS
     from ella_lmd.nodes.host.lmd import sigmas_of
 
-    clip = tools.bench_models.clip_l()
+    clip = tools.random_models.clip_l()
     settings, options = SamplingSettings(1, 5, 7.5, "ddim", "ddim_uniform"), LMDOptions()
     layout = tools.bench_image.layout_of(2, 16)
     OBJECT_RUNS.clear()
