@@ -70,7 +70,8 @@ export class LayoutView {
       this.fault = `The edits can't be used: ${error.message}`;
       this.textView = true;
     }
-    if (this.selected >= this.layout.objects.length) this.selected = -1;
+    if (this.arrival !== this.now.stamp || this.selected >= this.layout.objects.length) this.selected = -1;
+    this.arrival = this.now.stamp;
     this.#show();
   }
 
@@ -296,7 +297,7 @@ export class LayoutView {
     const chosen = this.layout.objects[this.selected];
     const told = {
       fault: this.fault,
-      replaced: "A new layout has arrived in place of your edits.",
+      replaced: "A new layout has arrived.",
       waiting: "Run the graph, or press ▶, to see the layout here.",
       scratch: "Drag on the canvas to draw a box.",
     }[kind];
@@ -407,6 +408,7 @@ export class LayoutView {
     if (this.selected >= 0) order.push(this.selected);
     for (const i of order) this.#drawBox(pen, objects[i].box, i, w, h, Boolean(picture));
     for (const i of order) this.#drawPlate(pen, i);
+    if (this.selected >= 0) this.#drawHandles(pen, objects[this.selected].box, w, h);
     if (this.drag?.guides) this.#drawGuides(pen, w, h);
   }
 
@@ -438,13 +440,14 @@ export class LayoutView {
     pen.strokeStyle = state.colour(i);
     pen.lineWidth = 2;
     pen.strokeRect(x, y, width, height);
-    if (!chosen) return;
-    const focused = document.activeElement === this.keys;
+  }
+
+  #drawHandles(pen, [x, y, width, height], w, h) {
+    pen.fillStyle = "#fff";
+    pen.strokeStyle = document.activeElement === this.keys ? "#000" : "#666";
+    pen.lineWidth = 1;
     for (const [hx, hy] of [[0, 0], [0.5, 0], [1, 0], [0, 0.5], [1, 0.5], [0, 1], [0.5, 1], [1, 1]]) {
-      pen.fillStyle = "#fff";
-      pen.strokeStyle = focused ? "#000" : "#666";
-      pen.lineWidth = 1;
-      const [px, py] = [x + hx * width - HANDLE / 2, y + hy * height - HANDLE / 2];
+      const [px, py] = [(x + hx * width) * w - HANDLE / 2, (y + hy * height) * h - HANDLE / 2];
       pen.fillRect(px, py, HANDLE, HANDLE);
       pen.strokeRect(px, py, HANDLE, HANDLE);
     }
