@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from .layout import MAX_OBJECTS, Layout
 
-VERSION = "2"  # part of every cache key: a new wording asks anew
+VERSION = "3"  # part of every cache key: a new wording asks anew
 TEMPERATURE = 0.25
 MAX_TOKENS = 900
 STOP = "\n\n"
@@ -61,23 +61,24 @@ EXAMPLES = (
         "A realistic landscape of a coast under a clear sky",
     ),
     Example(
-        "An ink drawing of a jumping hare to the left of an old oak, behind them a fence",
+        "An ink drawing of an old oak on the right and a jumping hare on the left, behind them a fence",
         (
-            ("a jumping hare", (40, 300, 150, 140)),
             ("an old oak", (260, 60, 220, 390)),
+            ("a jumping hare", (40, 300, 150, 140)),
             ("a fence", (20, 196, 226, 92)),
         ),
         "An ink drawing of a meadow",
     ),
     Example(
-        "three joggers and a parked red van in a street after the rain",
+        "a tractor at the bottom of the picture, a hot-air balloon and three geese at the top",
         (
-            ("a jogger", (22, 196, 92, 250)),
-            ("a jogger", (126, 206, 90, 244)),
-            ("a jogger", (228, 192, 96, 256)),
-            ("a parked red van", (336, 214, 166, 180)),
+            ("a tractor", (120, 316, 250, 180)),
+            ("a hot-air balloon", (296, 20, 180, 226)),
+            ("a goose", (26, 60, 84, 70)),
+            ("a goose", (112, 30, 80, 66)),
+            ("a goose", (180, 96, 82, 72)),
         ),
-        "A realistic photo of a wet street",
+        "A realistic photo of a field under a wide sky",
     ),
     Example(
         "Two yellow canaries above a green parrot in an aviary with no cage",
@@ -109,8 +110,10 @@ def instruction(width: int = _SIDE, height: int = _SIDE) -> str:
         "You plan images. Read the caption of a photo, picture or painting and decide where each thing that it names "
         f"should be. The canvas is {width} pixels wide and {height} pixels high; its top-left corner is [0, 0] and its "
         f"bottom-right corner is [{width}, {height}]. For every single thing write one pair ('name', [left, top, "
-        "width, height]) with whole numbers. A name is a short singular phrase with its article; two of a kind are "
-        "two pairs. "
+        "width, height]) with whole numbers: a thing on the left has a small left, one on the right a large left, one "
+        "at the top a small top, one at the bottom a large top. A name is a short singular phrase with its article; "
+        "two of a kind are two pairs. "
+        "Every box has the size that its thing would have in such a picture; together they fill a good part of it. "
         "Boxes stay inside the canvas and do not overlap, except that a thing may stand on or in another one. Then "
         "write a background prompt: the place and the style of the picture without the things that have boxes and "
         "without "
@@ -167,18 +170,36 @@ _FORM = (
     "The form of the answer:\nObjects: [('name', [left, top, width, height]), ...]\n"
     "Background prompt: place and style\nNegative prompt: what must not appear"
 )
+_CHAT_FORM = _FORM.replace("Objects:", "Caption: the caption\nPlaces: name: left; name: top right; ...\nObjects:")
 _JSON_FORM = (
-    'The form of the answer is JSON: {"caption": the caption, "objects": [{"name": name, "box": [left, top, width, '
-    'height]}, ...], "background": place and style, "negative": what must not appear}'
+    'The form of the answer is JSON: {"caption": the caption, "objects": [{"name": name, "place": where in the picture, '
+    '"box": [left, top, width, height]}, ...], "background": place and style, "negative": what must not appear}'
 )
 
 
+PLACES = (
+    "top left", "top", "top right", "left", "middle", "right", "bottom left", "bottom", "bottom right",
+)  # fmt: skip
+
+
+def _place(x: float, y: float, w: float, h: float) -> str:
+    """In which ninth of the examples' canvas the middle of a box lies."""
+    column, row = (min(max(int(v * 3 / _SIDE), 0), 2) for v in (x + w / 2, y + h / 2))
+    return PLACES[3 * row + column]
+
+
 def schema(width: int = _SIDE, height: int = _SIDE) -> dict:
-    """The JSON schema of an answer. The caption comes first: a model that must open a list at once does worse."""
+    """The JSON schema of an answer. A small model does better when the caption comes first and when it says in words
+    where a thing is before it writes the numbers.
+    """
     number = {"type": "integer", "minimum": 0, "maximum": max(width, height)}
     box = {"type": "array", "items": number, "minItems": 4, "maxItems": 4}
-    thing = {"type": "object", "properties": {"name": {"type": "string"}, "box": box}, "required": ["name", "box"],
-             "additionalProperties": False}  # fmt: skip
+    thing = {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "place": {"type": "string", "enum": list(PLACES)}, "box": box},
+        "required": ["name", "place", "box"],
+        "additionalProperties": False,
+    }
     properties = {
         "caption": {"type": "string"},
         "objects": {"type": "array", "items": thing, "maxItems": MAX_OBJECTS},
@@ -189,13 +210,14 @@ def schema(width: int = _SIDE, height: int = _SIDE) -> dict:
 
 
 def _reply(caption: str, layout: Layout | Example, width: int, height: int, as_json: bool) -> str:
-    """The answer that repeats its caption, in the form that is asked for."""
+    """The answer in the form that is asked for: it repeats its caption and says where things are before any number."""
     example = layout if isinstance(layout, Example) else _example(layout)
     if not as_json:
-        return f"Caption: {caption}\n{answer(example, width, height)}"
+        places = "; ".join(f"{name}: {_place(*box)}" for name, box in example.objects)
+        return f"Caption: {caption}\nPlaces: {places}\n{answer(example, width, height)}"
     fx, fy = width / _SIDE, height / _SIDE
     objects = [
-        {"name": name, "box": [round(x * fx), round(y * fy), round(w * fx), round(h * fy)]}
+        {"name": name, "place": _place(x, y, w, h), "box": [round(x * fx), round(y * fy), round(w * fx), round(h * fy)]}
         for name, (x, y, w, h) in example.objects
     ]
     whole = {"caption": caption, "objects": objects, "background": example.background, "negative": example.negative}
@@ -216,7 +238,7 @@ def messages(
 ) -> list[dict[str, str]]:
     """The request as chat messages: instruction as system text, each example as a turn, the caption last."""
     caption = clean_caption(prompt)
-    form = _JSON_FORM if as_json else _FORM
+    form = _JSON_FORM if as_json else _CHAT_FORM
     system = instruction(width, height) + ("" if examples else "\n\n" + form)
     out = [{"role": "system", "content": system}]
     for example in _examples(examples):

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from . import words
-from .layout import Layout
+from .layout import Box, Layout
 from .offline import lexicon
 from .offline.reader import read
 from .offline.scene import Scene, Thing
@@ -216,12 +216,26 @@ def _relations(scene: Scene, layout: Layout, mine: dict[int, list[int]], prompt:
         if not holds(relation.kind, first, second):
             names = layout.objects[a[0]].phrase, layout.objects[b[0]].phrase
             text = f'"{names[0]}" must be {_SAYING[relation.kind]} "{names[1]}", but its box is not'
+            text += _numbers(relation.kind, names, first[0], second[0], layout)
             found.append(Violation("relation", text, tuple(a), tuple(b), relation.kind))
     pairs = {id(t) for r in opposites(scene) for t in (*r.subjects, *r.targets)}
     for thing in scene.things:
         if thing.position != (None, None) and mine[id(thing)] and id(thing) not in pairs:
             found += _position(thing, layout, mine[id(thing)])
     return list(dict.fromkeys(found))
+
+
+def _numbers(kind: str, names: tuple[str, str], a: Box, b: Box, layout: Layout) -> str:
+    """Where the two boxes are and which way to move them, in the numbers that a language model writes."""
+    if kind not in ("left", "right", "above", "below"):
+        return ""
+    axis = 1 if kind in ("above", "below") else 0
+    side, size = ("top", layout.height) if axis else ("left", layout.width)
+    at = [round(box.corners[axis] * size) for box in (a, b)]
+    less, more = names if kind in ("left", "above") else names[::-1]
+    return (
+        f' ({side} {at[0]} and {side} {at[1]}): give "{less}" a much smaller {side} and "{more}" a much larger {side}'
+    )
 
 
 def _all_here(things: tuple[Thing, ...], mine: dict[int, list[int]]) -> bool:
