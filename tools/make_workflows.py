@@ -57,7 +57,7 @@ def text_to_image(info: dict) -> Builder:
         "3. **Latent Composer** pastes their latents and denoises the whole picture.\n\n"
         f"Needs **models/checkpoints/{CHECKPOINT}**, or any SD1.x, SD2.x or SDXL checkpoint.\n"
         "Change one object in the prompt and run again: only that object is computed anew.",
-        (20, 730), (400, 240), "How this works",
+        (1240, 690), (420, 280), "How this works",
     )  # fmt: skip
     return b
 
@@ -67,18 +67,18 @@ def pasted_reply(info: dict) -> Builder:
     loader = checkpoint(b, (20, 40))
     text = "A realistic photo of a bright kitchen: a white teapot and a green cup on a wooden table, no people"
     instruction = b.add("LMDLayoutInstruction", (20, 200), (400, 260), prompt=text, width=512, height=512)
-    b.add("PreviewAny", (20, 520), (400, 160), "Copy this into a chat", source=(instruction, 0))
+    b.add("PreviewAny", (20, 520), (400, 300), "Copy this into a chat", source=(instruction, 0))
     planner = b.add(
-        "LLMLayoutPlanner", (480, 800), (420, 480), prompt=text, width=512, height=512, source="reply text",
+        "LLMLayoutPlanner", (480, 40), (420, 640), prompt=text, width=512, height=512, source="reply text",
         source__reply=PASTED,
     )  # fmt: skip
-    lmd(b, planner, loader, 480)
+    lmd(b, planner, loader, 960)
     b.note(
         "## A layout from any chat\n"
         "Copy the instruction on the left into any language model's chat and paste its whole answer into **reply** of "
         "LLM Layout Planner. Code fences, talk around the answer and JSON are understood.\n\n"
         f"Needs **models/checkpoints/{CHECKPOINT}**.",
-        (20, 730), (400, 200), "How this works",
+        (1720, 690), (420, 220), "How this works",
     )  # fmt: skip
     return b
 
@@ -89,7 +89,7 @@ TEXT_MODEL_URL = "https://huggingface.co/Comfy-Org/Qwen3.5/resolve/main/text_enc
 CHANGE = "move the dog to the left of the cat, add a red ball"
 OLLAMA = (
     "Needs [Ollama](https://ollama.com) running on this machine with a model of at least 1.5 billion parameters, for "
-    "instance `ollama pull qwen2.5:7b`. Other servers (LM Studio, llama.cpp, vLLM, OpenAI) are chosen by their name in "
+    "instance **ollama pull qwen2.5:7b**. Other servers (LM Studio, llama.cpp, vLLM, OpenAI) are chosen by their name in "
     "the same list; docs/planner.md says how to add one and where its key belongs.\n\n"
 )
 
@@ -106,8 +106,8 @@ def local_model(info: dict) -> Builder:
         "## A local language model plans the picture\n"
         "The answer is checked against the prompt, a faulty one is asked again with its faults named, and boxes that "
         "are still in the wrong place are mended. The planner shows all of it below its picture.\n\n"
-        f"{OLLAMA}Needs `models/checkpoints/{CHECKPOINT}`.",
-        (20, 890), (400, 300), "How this works",
+        f"{OLLAMA}Needs **models/checkpoints/{CHECKPOINT}**.",
+        (1240, 690), (420, 300), "How this works",
     )  # fmt: skip
     return b
 
@@ -120,65 +120,65 @@ def text_model(b: Builder, at: tuple[int, int]) -> dict:
 
 def generated_text(info: dict) -> Builder:
     b = Builder(info)
-    loader = checkpoint(b, (480, -120))
+    loader = checkpoint(b, (480, 40))
     writer = text_model(b, (20, 40))
     text = "A realistic photo of a bright kitchen: a white teapot and a green cup on a wooden table, no people"
     instruction = b.add("LMDLayoutInstruction", (20, 200), (400, 260), prompt=text, width=512, height=512)
     answer = b.add(
-        "TextGenerate", (20, 510), (400, 340), clip=(writer, 0), prompt=(instruction, 0), max_length=400,
+        "TextGenerate", (20, 520), (400, 480), clip=(writer, 0), prompt=(instruction, 0), max_length=400,
         sampling_mode__temperature=0.25,
     )  # fmt: skip
     planner = b.add(
-        "LLMLayoutPlanner", (480, 800), (420, 480), prompt=text, width=512, height=512, source="reply text",
+        "LLMLayoutPlanner", (480, 200), (420, 480), prompt=text, width=512, height=512, source="reply text",
         source__reply=(answer, 0),
     )  # fmt: skip
-    lmd(b, planner, loader, 480)
+    lmd(b, planner, loader, 960)
     b.note(
         "## LMD with ComfyUI's own Generate Text\n"
         "The instruction goes to **Generate Text**, its answer to **LLM Layout Planner** as reply text. The graph *LMD "
         "with a Text Model of ComfyUI* does the same inside the planner, which then also checks the answer and asks "
-        f"again.\n\nNeeds `models/text_encoders/{TEXT_MODEL}` or another text model that can write, and "
-        f"`models/checkpoints/{CHECKPOINT}`.",
-        (20, 900), (400, 260), "How this works",
+        f"again.\n\nNeeds **models/text_encoders/{TEXT_MODEL}** or another text model that can write, and "
+        f"**models/checkpoints/{CHECKPOINT}**.",
+        (1720, 690), (420, 260), "How this works",
     )  # fmt: skip
     return b
 
 
 def host_model(info: dict) -> Builder:
     b = Builder(info)
-    loader = checkpoint(b, (480, -120))
+    loader = checkpoint(b, (480, 40))
     writer = text_model(b, (20, 40))
     planner = b.add(
         "LLMLayoutPlanner", (20, 200), (400, 640), prompt=PROMPT, width=512, height=512, source="host text generation",
         source__clip=(writer, 0), source__seed=1,
     )  # fmt: skip
-    lmd(b, planner, loader, 480)
+    lmd(b, planner, loader, 860)
     b.note(
         "## A text model of ComfyUI plans the picture\n"
         "No server: ComfyUI loads the text model before the image model and makes room for both.\n\n"
-        f"Needs `models/text_encoders/{TEXT_MODEL}` or another text model that can write, and "
-        f"`models/checkpoints/{CHECKPOINT}`.",
-        (20, 890), (400, 220), "How this works",
+        f"Needs **models/text_encoders/{TEXT_MODEL}** or another text model that can write, and "
+        f"**models/checkpoints/{CHECKPOINT}**.",
+        (1620, 690), (420, 240), "How this works",
     )  # fmt: skip
     return b
 
 
 def edit(info: dict) -> Builder:
     b = Builder(info)
-    loader = checkpoint(b, (20, -120))
+    loader = checkpoint(b, (940, 40))
     common = {"width": 512, "height": 512, "source": "language model server", "source__server": SERVER}
     first = b.add("LLMLayoutPlanner", (20, 40), (400, 640), "First layout", prompt=PROMPT, source__seed=1, **common)
     second = b.add(
-        "LLMLayoutPlanner", (20, 740), (400, 640), "Changed layout", prompt=PROMPT, source__seed=1,
+        "LLMLayoutPlanner", (480, 40), (400, 640), "Changed layout", prompt=PROMPT, source__seed=1,
         source__previous=(first, "layout"), source__instruction=CHANGE, **common,
     )  # fmt: skip
-    lmd(b, second, loader, 480)
+    lmd(b, second, loader, 1320)
     b.note(
         "## Change a layout in words\n"
         "The second planner takes the first one's layout as **previous** and changes it by **instruction**. What the "
         "instruction does not speak of stays, box for box; put a third planner behind it for another round.\n\n"
-        f"{OLLAMA}Needs `models/checkpoints/{CHECKPOINT}`.",
-        (480, 800), (400, 300), "How this works",
+        f"{OLLAMA}Needs **models/checkpoints/{CHECKPOINT}**.",
+        (2080, 690), (420, 320), "How this works",
     )  # fmt: skip
     return b
 
@@ -191,9 +191,9 @@ def guidance(info: dict) -> Builder:
         "LayoutGuidance", (480, 40), (320, 260), model=(loader, 0), clip=(loader, 1), layout=(planner, "layout")
     )
     negative = b.add(
-        "CLIPTextEncode", (480, 360), (320, 120), "Negative prompt", clip=(loader, 1), text=(planner, "negative_prompt")
+        "CLIPTextEncode", (480, 420), (320, 120), "Negative prompt", clip=(loader, 1), text=(planner, "negative_prompt")
     )
-    empty = b.add("EmptyLatentImage", (480, 540), (320, 110), width=512, height=512)
+    empty = b.add("EmptyLatentImage", (480, 600), (320, 110), width=512, height=512)
     sampler = b.add(
         "KSampler", (860, 40), (320, 270), model=(guided, "model"), positive=(guided, "positive"),
         negative=(negative, 0), latent_image=(empty, 0), seed=1, steps=30, cfg=7.5, sampler_name="dpmpp_2m",
@@ -209,7 +209,7 @@ def guidance(info: dict) -> Builder:
         "masks and nearly every sampler. Your own prompt can be typed into it; it must contain the phrases of the "
         "layout.\n\nThe energy should fall. If it does not, raise *strength*.\n\n"
         f"Needs **models/checkpoints/{CHECKPOINT}**.",
-        (20, 730), (400, 240), "How this works",
+        (1240, 690), (420, 280), "How this works",
     )  # fmt: skip
     return b
 
@@ -221,7 +221,7 @@ def demo(info: dict) -> Builder:
     b = Builder(info)
     loader = b.add("LMDDemoModel", (20, 40), (320, 80))
     planner = b.add("LLMLayoutPlanner", (20, 180), (400, 480), prompt=DEMO_PROMPT, width=128, height=128)
-    b.add("SaveImage", (20, 720), (400, 300), "Layout", images=(planner, "picture"), filename_prefix="layout")
+    b.add("SaveImage", (20, 780), (400, 300), "Layout", images=(planner, "picture"), filename_prefix="layout")
     objects = b.add(
         "BoxGroundedSampler", (480, 40), (320, 300), model=(loader, 0), clip=(loader, 1), layout=(planner, "layout"),
         seed=1, steps=50,
@@ -235,10 +235,10 @@ def demo(info: dict) -> Builder:
     b.add("SaveImage", (860, 490), (320, 260), "Each object alone", images=(images, "images"), filename_prefix="object")
     b.add("SaveImage", (480, 460), (320, 240), "Guidance energy", images=(composer, "energy"), filename_prefix="energy")
     positive = b.add(
-        "CLIPTextEncode", (480, 720), (320, 120), "The same sentence, plain", clip=(loader, 1), text=DEMO_PROMPT
+        "CLIPTextEncode", (480, 800), (320, 120), "The same sentence, plain", clip=(loader, 1), text=DEMO_PROMPT
     )
-    negative = b.add("CLIPTextEncode", (480, 890), (320, 120), "Negative prompt", clip=(loader, 1), text="")
-    empty = b.add("EmptyLatentImage", (480, 1060), (320, 110), width=128, height=128)
+    negative = b.add("CLIPTextEncode", (480, 970), (320, 120), "Negative prompt", clip=(loader, 1), text="")
+    empty = b.add("EmptyLatentImage", (480, 1140), (320, 110), width=128, height=128)
     sampler = b.add(
         "KSampler", (860, 800), (320, 270), model=(loader, 0), positive=(positive, 0), negative=(negative, 0),
         latent_image=(empty, 0), seed=1, steps=50, cfg=7.5, sampler_name="ddim", scheduler="ddim_uniform",
@@ -250,7 +250,7 @@ def demo(info: dict) -> Builder:
         "Nothing to download: the demo model comes with the pack and draws coloured shapes at 128 x 128 pixels.\n\n"
         "Above: the sentence becomes a layout, each object is drawn alone, then composed. Below: the same sentence and "
         "seed without a layout.",
-        (20, 1070), (400, 200), "How this works",
+        (20, 1130), (400, 200), "How this works",
     )  # fmt: skip
     return b
 
