@@ -81,6 +81,13 @@ class LMDOptionsNode(io.ComfyNode):
                                  tooltip="Put the background prompt into each object's prompt."),
                 io.Boolean.Input("use_negative", default=o.use_negative, advanced=True,
                                  tooltip="Put the layout's negative prompt into the negative prompts."),
+                io.Boolean.Input("stop_early", default=o.stop_early, optional=True, advanced=True,
+                                 tooltip="End an object's run where the composition needs no more of it: faster still. "
+                                 "Its own picture is then the model's estimate, and its mask comes from fewer steps. "
+                                 "Takes the place of fast_schedule."),
+                io.Int.Input("objects_at_once", default=o.objects_at_once, min=0, max=64, optional=True, advanced=True,
+                             tooltip="How many objects are generated in one batch: 0 = as many as fit the free memory. "
+                             "It changes the speed, not the result; 1 needs the least memory."),
             ],
             outputs=[OptionsType.Output(display_name="options", tooltip="For Box Grounded Sampler or Layout Guidance.")],
         )  # fmt: skip
