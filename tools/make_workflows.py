@@ -165,7 +165,7 @@ def host_model(info: dict) -> Builder:
 
 def edit(info: dict) -> Builder:
     b = Builder(info)
-    loader = checkpoint(b, (940, 40))
+    loader = checkpoint(b, (940, 240))
     common = {"width": 512, "height": 512, "source": "language model server", "source__server": SERVER}
     first = b.add("LLMLayoutPlanner", (20, 40), (400, 640), "First layout", prompt=PROMPT, source__seed=1, **common)
     second = b.add(
@@ -240,11 +240,11 @@ def demo(info: dict) -> Builder:
     negative = b.add("CLIPTextEncode", (480, 970), (320, 120), "Negative prompt", clip=(loader, 1), text="")
     empty = b.add("EmptyLatentImage", (480, 1140), (320, 110), width=128, height=128)
     sampler = b.add(
-        "KSampler", (860, 800), (320, 270), model=(loader, 0), positive=(positive, 0), negative=(negative, 0),
+        "KSampler", (860, 880), (320, 270), model=(loader, 0), positive=(positive, 0), negative=(negative, 0),
         latent_image=(empty, 0), seed=1, steps=50, cfg=7.5, sampler_name="ddim", scheduler="ddim_uniform",
     )  # fmt: skip
-    plain = b.add("VAEDecode", (1240, 800), (210, 60), samples=(sampler, 0), vae=(loader, 2))
-    b.add("SaveImage", (1240, 910), (320, 360), "Plain sampling", images=(plain, 0), filename_prefix="plain")
+    plain = b.add("VAEDecode", (1240, 880), (210, 60), samples=(sampler, 0), vae=(loader, 2))
+    b.add("SaveImage", (1240, 990), (320, 360), "Plain sampling", images=(plain, 0), filename_prefix="plain")
     b.note(
         "## LMD on the demo model\n"
         "Nothing to download: the demo model comes with the pack and draws coloured shapes at 128 x 128 pixels.\n\n"

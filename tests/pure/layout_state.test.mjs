@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as s from "../../web/js/layout_state.mjs";
+import { TEXTS, texts } from "../../web/js/layout_texts.mjs";
 
 const close = (a, b) => a.forEach((v, i) => assert.ok(Math.abs(v - b[i]) < 1e-9, `${a} is not ${b}`));
 const layout = (...boxes) => ({ ...s.empty(), objects: boxes.map((box, i) => ({ phrase: `thing ${i}`, box })) });
@@ -111,4 +112,13 @@ test("undo goes back step by step, typing is one step", () => {
   assert.equal(history.redo("x"), null, "a change ends redo");
   for (const text of "efgh") history.push(text);
   assert.equal(history.past.length, 3);
+});
+
+test("every language has every text, and others see English", () => {
+  const wanted = Object.keys(TEXTS.en);
+  for (const [language, words] of Object.entries(TEXTS)) {
+    assert.deepEqual(Object.keys(words), wanted, language);
+    for (const [key, text] of Object.entries(words)) assert.ok(text.trim() && (language === "en" || text !== TEXTS.en[key]), `${language} ${key}`);
+  }
+  assert.deepEqual([texts("zh-TW"), texts("fr"), texts(undefined)], [TEXTS.zh, TEXTS.en, TEXTS.en]);
 });

@@ -2,12 +2,14 @@
 // is a view of it, so that undo, copies, subgraphs, saved files and runs without a browser need nothing from here.
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
+import { texts } from "./layout_texts.mjs";
 import { LayoutView } from "./layout_view.mjs";
 
 const NODE = "LayoutEditor";
 const SIZE = [400, 720];
 const HEIGHT = 480;
 const views = new Set();
+const words = () => texts(app.extensionManager?.setting?.get("Comfy.Locale") ?? "en");
 
 /** What the last run left at a node. */
 const output = (node) => {
@@ -31,9 +33,9 @@ function chain(target, name, after) {
 
 /** The pictures that can lie behind the boxes: the connected one, and the last ones of other nodes. */
 function pictures(node) {
-  const others = (node.graph?.nodes ?? []).filter((n) => n !== node && `${n.id}` === chosen(node).slice(5) || output(n)?.images?.length);
-  const named = others.filter((n) => n !== node).map((n) => ({ key: `node:${n.id}`, title: `Behind: ${n.title} (#${n.id})` }));
-  return input(node, "image")?.link != null ? [{ key: "input", title: "Behind: the connected image" }, ...named] : named;
+  const shows = (n) => n !== node && (output(n)?.images?.length || `node:${n.id}` === chosen(node));
+  const found = (node.graph?.nodes ?? []).filter(shows).map((n) => ({ key: `node:${n.id}`, title: `${words().picture} ${n.title} (#${n.id})` }));
+  return input(node, "image")?.link != null ? [{ key: "input", title: words().connected }, ...found] : found;
 }
 
 const chosen = (node) => node.properties?.backdrop ?? (input(node, "image")?.link != null ? "input" : "");
@@ -44,14 +46,14 @@ function picture(node, key) {
   return (other && address(output(other)?.images?.at(-1))) || null;
 }
 
-/** Wheel turns zoom the graph, except in a focused field that scrolls; Nodes 2.0 sends them on by itself. */
+/** Wheel turns zoom the graph, except in a focused field that scrolls; Nodes 2.0 sees to that by itself. */
 function wheel(event) {
-  const field = event.target.closest("textarea, .lmd-list");
+  if (event.target.closest("[data-node-id]")) return;
+  const field = event.target.closest("[data-capture-wheel]");
   const scrolls = field && field.scrollHeight > field.clientHeight && field.contains(document.activeElement);
-  if (event.ctrlKey || (!scrolls && !event.target.closest("[data-node-id]"))) {
-    event.preventDefault();
-    app.canvas.processMouseWheel(event);
-  }
+  if (scrolls && !event.ctrlKey) return;
+  event.preventDefault();
+  app.canvas.processMouseWheel(event);
 }
 
 function pan(event) {
@@ -86,7 +88,7 @@ function install(node) {
     runHere: () => app.queuePrompt(0, 1, node.graph === app.rootGraph ? [`${node.id}`] : undefined),
     wheel,
     pan,
-  });
+  }, words());
   const canvas = node.addDOMWidget("canvas", "LMD_LAYOUT_CANVAS", view.root, {
     serialize: false, hideOnZoom: false, getMinHeight: () => HEIGHT, getValue: () => "", setValue: () => {},
   });

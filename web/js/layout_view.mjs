@@ -24,8 +24,9 @@ function make(tag, { on = {}, ...properties } = {}, ...children) {
 }
 
 export class LayoutView {
-  constructor(host) {
-    this.host = host;
+  /** `words` are the texts of layout_texts.mjs in one language. */
+  constructor(host, words) {
+    Object.assign(this, { host, words });
     this.history = new state.History();
     this.selected = -1;
     this.drag = null;
@@ -67,7 +68,7 @@ export class LayoutView {
       this.fault = "";
     } catch (error) {
       this.now = { layout: state.empty(), kind: "fault", stamp: undefined };
-      this.fault = `The edits can't be used: ${error.message}`;
+      this.fault = `${this.words.fault} ${error.message}`;
       this.textView = true;
     }
     if (this.arrival !== this.now.stamp || this.selected >= this.layout.objects.length) this.selected = -1;
@@ -162,22 +163,23 @@ export class LayoutView {
   // --- Page elements -------------------------------------------------------------------------------------------------
 
   #build() {
+    const { words } = this;
     const button = (icon, title, act) =>
       make("button", { type: "button", title, ariaLabel: title, on: { click: act } }, make("i", { className: `pi pi-${icon}` }));
     this.buttons = {
-      add: button("plus", "Add a box (or drag on an empty place)", () => this.add()),
-      copy: button("copy", "Duplicate (Ctrl+D)", () => this.duplicate()),
-      remove: button("trash", "Delete (Del)", () => this.remove()),
-      up: button("arrow-up", "Earlier in the list ([)", () => this.reorder(-1)),
-      down: button("arrow-down", "Later in the list (])", () => this.reorder(1)),
-      undo: button("undo", "Undo (Ctrl+Z)", () => this.undo()),
-      redo: button("refresh", "Redo (Ctrl+Shift+Z)", () => this.redo()),
-      snap: button("th-large", "Snap to the grid and to other boxes (Alt: not while held)", () => {
+      add: button("plus", words.add, () => this.add()),
+      copy: button("copy", words.copy, () => this.duplicate()),
+      remove: button("trash", words.remove, () => this.remove()),
+      up: button("arrow-up", words.up, () => this.reorder(-1)),
+      down: button("arrow-down", words.down, () => this.reorder(1)),
+      undo: button("undo", words.undo, () => this.undo()),
+      redo: button("refresh", words.redo, () => this.redo()),
+      snap: button("th-large", words.snap, () => {
         this.snapping = !this.snapping;
         this.#show();
       }),
-      text: make("button", { type: "button", title: "The edits as text (JSON)", textContent: "JSON", on: { click: () => this.#flipText() } }),
-      run: button("play", "Run the graph up to here: the layout arrives, nothing is sampled", () => this.host.runHere()),
+      text: make("button", { type: "button", title: words.text, textContent: "JSON", on: { click: () => this.#flipText() } }),
+      run: button("play", words.run, () => this.host.runHere()),
       reset: make("button", { type: "button", className: "lmd-last", on: { click: () => this.store("") } }),
     };
     this.canvas = make("canvas", { on: this.#pointerListeners() });
@@ -187,18 +189,19 @@ export class LayoutView {
       on: { keydown: (e) => this.#key(e), focus: () => this.#requestDraw(), blur: () => this.#requestDraw() },
     });
     this.rename = make("input", {
-      className: "lmd-rename", type: "text", hidden: true, ariaLabel: "Name of the box",
+      className: "lmd-rename", type: "text", hidden: true, ariaLabel: words.rename,
       on: { keydown: (e) => this.#renameKey(e), blur: () => this.#endName(true) },
     });
     this.stage = make("div", { className: "lmd-stage" }, this.canvas, this.keys, this.rename);
     this.text = make("textarea", {
-      className: "lmd-text", ariaLabel: "edits as JSON", spellcheck: false,
+      className: "lmd-text", ariaLabel: words.text, spellcheck: false,
       on: { input: () => this.store(this.text.value, "text"), change: () => this.host.settled() },
     });
     this.told = make("span");
-    this.back = make("button", { type: "button", textContent: "Bring my edits back", on: { click: () => this.change(this.now.edits) } });
+    this.back = make("button", { type: "button", textContent: words.back, on: { click: () => this.change(this.now.edits) } });
     this.status = make("div", { className: "lmd-status", role: "status" }, this.told, this.back);
     this.list = make("div", { className: "lmd-list" });
+    this.list.dataset.empty = words.empty;
     const field = (key, label) => {
       const input = make("textarea", {
         rows: 2, ariaLabel: label, placeholder: label, title: label,
@@ -206,23 +209,23 @@ export class LayoutView {
       });
       return input;
     };
-    this.background = field("background", "Background prompt: the place and the style");
-    this.negative = field("negative", "Negative prompt: what must not appear");
+    this.background = field("background", words.background);
+    this.negative = field("negative", words.negative);
     const length = (axis, label) =>
       make("input", {
-        type: "number", min: 64, step: state.CELL, ariaLabel: label, title: `${label} in pixels, a multiple of 8`,
+        type: "number", min: 64, step: state.CELL, ariaLabel: label, title: label,
         on: {
           change: (e) => {
             const canvas = [...this.layout.canvas];
             canvas[axis] = state.side(e.target.value);
-            this.change({ ...this.layout, canvas });
-            this.refresh();
+            if (canvas[axis] !== this.layout.canvas[axis]) this.change({ ...this.layout, canvas });
+            fill(e.target, canvas[axis], true);
           },
         },
       });
-    this.sides = [length(0, "Canvas width"), length(1, "Canvas height")];
+    this.sides = [length(0, words.width), length(1, words.height)];
     this.choice = make("select", {
-      ariaLabel: "Picture behind the boxes", title: "Picture behind the boxes",
+      ariaLabel: words.behind, title: words.behind,
       on: {
         pointerdown: () => this.#listPictures(),
         focus: () => this.#listPictures(),
@@ -235,20 +238,17 @@ export class LayoutView {
     });
     const size = make("div", { className: "lmd-row" }, this.sides[0], make("span", { textContent: "×" }), this.sides[1], this.choice);
     const { add, copy, remove, up, down, undo, redo, snap, text, run, reset } = this.buttons;
-    const root = make(
+    for (const scrolling of [this.text, this.list, this.background, this.negative]) scrolling.dataset.captureWheel = "true";
+    // A pressed button leaves the focus with the canvas, so that undo goes on being the editor's.
+    const hold = (e) => (e.preventDefault(), this.keys.focus({ preventScroll: true }));
+    // Text keeps the browser's menu; elsewhere it is the node's, where the renderer has one.
+    const contextmenu = (e) => (e.target.matches("input, textarea") ? e.stopPropagation() : e.preventDefault());
+    return make(
       "div",
-      { className: "lmd-editor", on: { wheel: (e) => this.host.wheel(e), contextmenu: (e) => e.stopPropagation() } },
-      make("div", { className: "lmd-bar", role: "toolbar" }, add, copy, remove, up, down, undo, redo, snap, text, run, reset),
+      { className: "lmd-editor", on: { wheel: (e) => this.host.wheel(e), contextmenu } },
+      make("div", { className: "lmd-bar", role: "toolbar", ariaLabel: words.tools, on: { pointerdown: hold } }, add, copy, remove, up, down, undo, redo, snap, text, run, reset),
       this.stage, this.text, this.status, this.list, this.background, this.negative, size,
     );
-    for (const event of ["keydown", "keyup", "copy", "cut", "paste"]) root.addEventListener(event, (e) => this.#guard(e));
-    return root;
-  }
-
-  /** Keys typed into the editor are its own; Ctrl+Enter and the like, which queue, and F keys go on to the host. */
-  #guard(e) {
-    if (e.key === "Enter" && (e.ctrlKey || e.metaKey)) return;
-    if (!/^F\d+$/.test(e.key ?? "")) e.stopPropagation();
   }
 
   #typed() {
@@ -276,8 +276,8 @@ export class LayoutView {
     b.text.ariaPressed = String(this.textView);
     const linked = this.host.linked();
     b.run.hidden = !linked;
-    b.reset.textContent = linked ? "Reset" : "Clear";
-    b.reset.title = linked ? "Drop the edits and show the layout that arrives" : "Empty the canvas";
+    b.reset.textContent = linked ? this.words.reset : this.words.clear;
+    b.reset.title = linked ? this.words.resetTitle : this.words.clearTitle;
     b.reset.disabled = !this.host.value();
     this.stage.hidden = this.list.hidden = this.textView;
     this.text.hidden = !this.textView;
@@ -295,21 +295,16 @@ export class LayoutView {
   #showStatus() {
     const { kind } = this.now;
     const chosen = this.layout.objects[this.selected];
-    const told = {
-      fault: this.fault,
-      replaced: "A new layout has arrived.",
-      waiting: "Run the graph, or press ▶, to see the layout here.",
-      scratch: "Drag on the canvas to draw a box.",
-    }[kind];
+    const told = kind === "fault" ? this.fault : this.words[kind];
     this.status.classList.toggle("lmd-bad", kind === "fault");
     this.back.hidden = kind !== "replaced";
     if (chosen && kind !== "fault" && kind !== "replaced") {
       const [width, height] = this.layout.canvas;
       const [x, y, w, h] = chosen.box.map((v, i) => Math.round(v * (i % 2 ? height : width)));
       this.told.textContent = `${this.selected + 1} ${chosen.phrase}: ${w} × ${h} at ${x}, ${y}`;
-    } else this.told.textContent = told ?? (kind === "edits" ? "Edited." : "The layout as it arrived.");
+    } else this.told.textContent = told;
     this.told.title = this.told.textContent;
-    this.keys.ariaLabel = `Layout canvas. ${this.told.textContent} Arrow keys move the box, N adds one.`;
+    this.keys.ariaLabel = `${this.words.canvas} ${told}`;
   }
 
   #showList() {
@@ -330,7 +325,7 @@ export class LayoutView {
     const number = make("span", { textContent: i + 1 });
     Object.assign(number.style, { background: hue, color: state.isDark(hue) ? "#fff" : "#202020" });
     const name = make("input", {
-      type: "text", ariaLabel: `Name of box ${i + 1}`, title: "A short noun phrase with its article, such as: a red cat",
+      type: "text", ariaLabel: `${this.words.name} ${i + 1}`, title: this.words.nameTitle,
       on: {
         focus: () => this.select(i),
         input: () => this.change(state.rename(this.layout, i, name.value), `name ${i}`),
@@ -344,7 +339,7 @@ export class LayoutView {
   // --- Picture behind the boxes --------------------------------------------------------------------------------------
 
   #listPictures() {
-    const wanted = [{ key: "", title: "No picture behind" }, ...this.host.pictures()];
+    const wanted = [{ key: "", title: this.words.noPicture }, ...this.host.pictures()];
     const now = [...this.choice.options].map((o) => o.value + o.text).join();
     if (now !== wanted.map((o) => o.key + o.title).join())
       this.choice.replaceChildren(...wanted.map(({ key, title }) => make("option", { value: key, textContent: title })));
@@ -627,6 +622,7 @@ export class LayoutView {
 
   #renameKey(e) {
     if (e.key !== "Enter" && e.key !== "Escape") return;
+    e.stopPropagation();
     this.#endName(e.key === "Enter");
     this.keys.focus({ preventScroll: true });
   }
@@ -655,8 +651,9 @@ export class LayoutView {
       d: () => this.duplicate(),
     };
     const act = arrows ? () => this.nudge(arrows[0] * step, arrows[1] * step, control) : control ? withControl[e.key.toLowerCase()] : acts[e.key];
-    if (!act || this.locked) return;
+    if (!act || (this.locked && !(e.key.toLowerCase() in { z: 1, y: 1 }))) return;
     e.preventDefault();
+    e.stopPropagation();
     act();
     if (arrows) this.host.settled();
   }
