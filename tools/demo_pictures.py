@@ -4,10 +4,10 @@
     python run.py python tools/demo_pictures.py --view   from that sheet: enlarged, numbered pages in output/held_out
     python run.py python tools/demo_pictures.py --score  how far the detector agrees with the labels
 
-96 pictures by the demo model, half by plain sampling and half by full LMD: ten benchmark prompts of each task and
-method (the numbers 200 to 219, which no table uses, with layouts from the truth and the planner in turn) and 16 freer
-prompts on all backgrounds; 20 and 50 steps in turn; seeds from 770,000 on. They lie in a shuffled order and the pages show
-no prompts, so that who labels them does not know what was asked for. The labels, tests/data/held_out_labels.json, are
+84 pictures by the demo model, drawn by lot from 96 recipes, half plain sampling and half full LMD: ten benchmark prompts
+of each task and method (the numbers 200 to 219, which no table uses, with layouts from the truth and the planner in turn)
+and 16 freer prompts on all backgrounds; 20 and 50 steps in turn; seeds from 770,000 on. They lie in a shuffled order and
+the pages show no prompts, so that who labels them does not know what was asked for. The labels, tests/data/held_out_labels.json, are
 written by hand.
 """
 
@@ -30,6 +30,8 @@ LABELS = SHEET.with_name("held_out_labels.json")
 PAGES = pack.ROOT / "output" / "held_out"
 SIDE, COLUMNS = 128, 12
 FIRST_PROMPT, FIRST_SEED = 200, 770_000
+COUNT = 84
+"""How many of the shuffled recipes are drawn."""
 FREE = (
     "three hearts in the snow",
     "a red circle on the grass",
@@ -65,7 +67,7 @@ def recipes() -> list[dict]:
         recipe = {"task": task, "prompt": prompt, "row": row, "layouts": layouts, "steps": steps}
         found.append(recipe | {"seed": FIRST_SEED + index})
     random.Random("held out").shuffle(found)
-    return found
+    return found[:COUNT]
 
 
 def draw(path: Path) -> None:
