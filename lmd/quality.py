@@ -12,7 +12,7 @@ from .layout import Layout
 from .prompts import head_index, strip_article
 
 _CELLS = 64
-_OVERLAP = 0.1
+OVERLAP = 0.1  # intersection over union from which two boxes count as overlapping
 
 
 def head_noun(phrase: str) -> str:
@@ -42,7 +42,7 @@ def boxed_in_background(layout: Layout) -> list[str]:
 def overlaps(layout: Layout) -> int:
     """Pairs of boxes with an intersection over union above 0.1."""
     boxes = [o.box for o in layout.objects]
-    return sum(a.iou(b) > _OVERLAP for i, a in enumerate(boxes) for b in boxes[i + 1 :])
+    return sum(a.iou(b) > OVERLAP for i, a in enumerate(boxes) for b in boxes[i + 1 :])
 
 
 def uniform(layout: Layout) -> bool:

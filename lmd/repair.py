@@ -5,9 +5,10 @@ Deterministic. Every step is kept only if it leaves fewer violations than before
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import product
+from itertools import combinations, product
 
 from . import quality
 from .layout import Box, Layout, LayoutObject
@@ -20,6 +21,11 @@ _STOCK = 0.042  # small models give every box 100 x 100 of 512 x 512 pixels
 _MIN_SIDE = 0.06  # what a box that was too small becomes
 _GAP = 0.02
 _ROUNDS = 12
+_TOGETHER = re.compile(
+    r"\b(?:her|his|its|their|against|around|through|among|inside|together|feet|arms?|hands?|lap|crowd|pile|stack|row|"
+    r"(?:hold|hug|rid|wear|carr|embrac|kiss|lean|cuddl|climb|danc|fight|play|pull|push|feed|chas|eat)\w*)\b",
+    re.I,
+)  # words that may make things touch: their boxes are left over each other
 
 
 def repair(prompt: str, layout: Layout) -> tuple[Layout, tuple[str, ...]]:
@@ -32,10 +38,15 @@ def repair(prompt: str, layout: Layout) -> tuple[Layout, tuple[str, ...]]:
             break
         layout, verdict, violation = step
         said.append(f"{violation.text}: moved by code")
-    larger = _enlarged(prompt, layout, verdict)
-    if larger is not layout:
-        said.append("the boxes were small and all alike, so they were enlarged by code")
-    return larger, tuple(dict.fromkeys(said))
+    for step, sentence in (
+        (_enlarged, "the boxes were small and all alike, so they were enlarged by code"),
+        (_parted, "boxes overlapped, so they were moved apart by code"),
+    ):
+        mended = step(prompt, layout, verdict)
+        if mended is not layout:
+            said.append(sentence)
+            layout = mended
+    return layout, tuple(dict.fromkeys(said))
 
 
 def _best_step(prompt: str, layout: Layout, verdict: Verdict) -> tuple[Layout, Verdict, Violation] | None:
@@ -152,6 +163,32 @@ def _apart(layout: Layout, i: int, j: int) -> Iterator[Layout]:
             middle = min(max(large.centre[0], 0.3), 0.7)
             w = min(s.w, t.w, 0.28)
             yield _with(layout, {b: Box(middle - w - _GAP / 2, t.y, w, t.h), a: Box(middle + _GAP / 2, s.y, w, s.h)})
+
+
+def _parted(prompt: str, layout: Layout, verdict: Verdict) -> Layout:
+    """Boxes that overlap, although nothing in the prompt brings their things together, lie beside each other."""
+    scene, unsure = understand(prompt)
+    if unsure or _TOGETHER.search(prompt):
+        return layout
+    for _ in range(_ROUNDS):
+        boxes = [o.box for o in layout.objects]
+        pairs = [
+            (i, j)
+            for i, j in combinations(range(len(boxes)), 2)
+            if boxes[i].iou(boxes[j]) > quality.OVERLAP
+            and not touching(scene, layout.objects[i].phrase, layout.objects[j].phrase)
+        ]
+        better = (c for i, j in pairs for c in _apart(layout, i, j) if _less_overlap(c, layout, prompt, verdict))
+        step = next(better, None)
+        if step is None:
+            break
+        layout = step
+    return layout
+
+
+def _less_overlap(new: Layout, old: Layout, prompt: str, verdict: Verdict) -> bool:
+    fewer = quality.overlaps(new) < quality.overlaps(old)
+    return fewer and len(check(prompt, new).violations) <= len(verdict.violations)
 
 
 def _scaled(box: Box, factor: float, wide: float = 1.0) -> Box:
