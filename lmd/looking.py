@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .energy import box_mask
-from .layout import Box
+from .layout import Box, Layout
 from .objects import ObjectRun, ObjectRuns
+from .prompts import overall_prompt
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,19 @@ def object_attention(run: ObjectRun) -> Tensor:
 
 
 def object_numbers(objects: ObjectRuns) -> list[int]:
-    """The number of each run's object in the layout's picture, from 1; the runs are in the order of their names."""
-    named = objects.layout.objects
-    return [i + 1 for i in sorted(range(len(named)), key=lambda i: named[i].phrase)]
+    """The number of each run's object in the layout's picture, from 1."""
+    return numbers_by_name(objects.layout)
+
+
+def numbers_by_name(layout: Layout) -> list[int]:
+    """The objects' numbers in the layout's picture, from 1, in the order of their names, as LMD runs them."""
+    return [i + 1 for i in sorted(range(len(layout.objects)), key=lambda i: layout.objects[i].phrase)]
+
+
+def group_numbers(layout: Layout) -> tuple[tuple[int, ...], ...]:
+    """The numbers of each phrase of the overall prompt ("two cats" has two)."""
+    numbers = iter(numbers_by_name(layout))
+    return tuple(tuple(next(numbers) for _ in group.boxes) for group in overall_prompt(layout).groups)
 
 
 def record_of(objects: ObjectRuns) -> AttentionRecord:

@@ -246,7 +246,8 @@ def contact_sheet(objects: ObjectRuns, images: Tensor, image: int, final: Tensor
 
 def scaled(values: Tensor, by: Tensor) -> Tensor:
     """Values as shares of the range of `by`; the top half per cent counts as the highest."""
-    low, high = by.min(), torch.quantile(by.flatten().float(), 0.995)
+    flat = by.flatten().float()
+    low, high = flat.min(), flat.kthvalue(max(round(flat.numel() * 0.995), 1)).values
     return ((values - low) / (high - low).clamp_min(1e-9)).clamp(0, 1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..lmd.looking import group_numbers
 from .host.lmd import compose_and_sample
 from .host.plots import energy_plot
 from .lmd_options import CATEGORY
@@ -52,7 +53,9 @@ class LatentComposer(io.ComfyNode):
         samples, trace, text = compose_and_sample(
             model, clip, objects, prompt, negative, frozen_ratio, positive_override, negative_override
         )
-        plot = energy_plot([(trace.title, trace.rows)], objects.options.guidance.loss_threshold)
+        trace.numbers = group_numbers(objects.layout)
+        curves, numbers = trace.curves()
+        plot = energy_plot(curves, objects.options.guidance.loss_threshold, numbers)
         return io.NodeOutput({"samples": samples}, plot, text)
 
 

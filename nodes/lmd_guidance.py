@@ -7,6 +7,7 @@ from dataclasses import replace
 from comfy_api.latest import io
 
 from ..lmd.guidance import PRESETS
+from ..lmd.looking import group_numbers
 from .host.guide import EnergyTrace, guidance_target, patch_guidance
 from .host.plots import energy_plot
 from .lmd_options import CATEGORY, preset_options
@@ -56,7 +57,7 @@ class LayoutGuidance(io.ComfyNode):
         options = options or preset_options(preset)
         guidance = replace(options.guidance, loss_scale=options.guidance.loss_scale * strength)
         target, positive = guidance_target(clip, layout, prompt, options.layers, start_percent, end_percent)
-        trace = EnergyTrace()
+        trace = EnergyTrace(numbers=group_numbers(layout))
         return io.NodeOutput(patch_guidance(model, target, guidance, trace), positive, trace)
 
 
@@ -79,7 +80,8 @@ class LMDEnergyPlot(io.ComfyNode):
 
     @classmethod
     def execute(cls, trace, latent) -> io.NodeOutput:
-        return io.NodeOutput(energy_plot([(trace.title, trace.rows)], trace.threshold))
+        curves, numbers = trace.curves()
+        return io.NodeOutput(energy_plot(curves, trace.threshold, numbers))
 
 
 NODES = [LayoutGuidance, LMDEnergyPlot]

@@ -7,6 +7,7 @@ import torch
 from comfy_api.latest import io
 
 from ..lmd.guidance import PRESETS
+from ..lmd.looking import object_numbers
 from ..lmd.options import SamplingSettings
 from .host import sam
 from .host.lmd import sample_objects
@@ -67,8 +68,10 @@ class BoxGroundedSampler(io.ComfyNode):
         settings = SamplingSettings(seed, steps, cfg, sampler_name, scheduler, batch_size)
         options = options or preset_options(preset)
         objects = sample_objects(model, clip, layout, settings, options, negative)
-        curves = [(run.item.phrase, run.energies) for run in objects.runs]
-        return io.NodeOutput(objects, mask_batch(objects), energy_plot(curves, options.guidance.loss_threshold))
+        numbers = object_numbers(objects)
+        curves = [(f"{n} {run.item.phrase}", run.energies) for n, run in zip(numbers, objects.runs)]
+        plot = energy_plot(curves, options.guidance.loss_threshold, numbers)
+        return io.NodeOutput(objects, mask_batch(objects), plot)
 
 
 def mask_batch(objects) -> torch.Tensor:

@@ -11,7 +11,7 @@ import comfy.patcher_extension
 import torch
 from torch import Tensor
 
-from ...lmd.energy import AttentionMap, GuidedObject, References, total_energy
+from ...lmd.energy import AttentionMap, GuidedObject, References, energies
 from ...lmd.guidance import Guidance, GuidanceOptions, reference_index, step_scale_ve
 from ...lmd.layout import Box, Layout
 from ...lmd.prompts import overall_prompt
@@ -45,12 +45,27 @@ class Target:
 class EnergyTrace:
     """What guidance measured in the latest run; filled while sampling, read by the energy plot.
 
-    `rows` holds `(step, reference index, energy [B])`, before the loss scale.
+    `rows` holds `(step, reference index, energy [B])`, before the loss scale; `parts` for each row the energy of every
+    phrase [O, B], or None where not all of them took part. `numbers`: the phrases' numbers in the layout's picture.
     """
 
     title: str = "layout guidance"
     threshold: float = 0.0
     rows: list[tuple[int, int, Tensor]] = field(default_factory=list)
+    phrases: tuple[str, ...] = ()
+    parts: list[Tensor | None] = field(default_factory=list)
+    numbers: tuple[tuple[int, ...], ...] = ()
+
+    def curves(self) -> tuple[list[tuple[str, list[tuple[int, int, Tensor]]]], list[int]]:
+        """One curve per phrase and one of all together, as `(name, rows)`, and their numbers (0: all together)."""
+        if len(self.phrases) < 2 or not self.parts or any(p is None for p in self.parts):
+            return [(self.title, self.rows)], [0]
+        numbers = self.numbers or tuple((i + 1,) for i in range(len(self.phrases)))
+        curves = [("all objects", self.rows)]
+        for i, (phrase, own) in enumerate(zip(self.phrases, numbers)):
+            rows = [(step, index, p[i]) for (step, index, _), p in zip(self.rows, self.parts)]
+            curves.append((f"{', '.join(map(str, own))} {phrase}", rows))
+        return curves, [0, *(own[0] for own in numbers)]
 
 
 # References of one step for the attention transfer term: step index -> maps per object, box and layer.
@@ -76,7 +91,10 @@ class Guide:
         self.sigmas = tuple(sampling.percent_to_sigma(p) for p in (target.start_percent, target.end_percent))
         self._entries: dict[int, tuple[GuidedObject, ...]] | None = None
         trace.rows.clear()
+        trace.parts.clear()
         trace.threshold = options.loss_threshold
+        trace.phrases = tuple(o.phrase for o in target.objects)
+        self._parts: dict[int, Tensor] = {}
 
     def arguments(self, step: Step) -> tuple[int, Evaluate, float]:
         """`(reference index, evaluate, step scale)` for `Guidance.step` at this step."""
@@ -92,7 +110,8 @@ class Guide:
             found = self._evaluate(latent, step, references)
             if found is not None:
                 self.trace.rows.append((step.index, index, found[0].float().cpu()))
-            return found
+                self.trace.parts.append(None if found[2] is None else found[2].float().cpu())
+            return found and found[:2]
 
         return index, evaluate, step_scale_ve(sigma)
 
@@ -112,33 +131,48 @@ class Guide:
             values = " -> ".join(f"{float(e.mean()):.3f}" for e in seen)
             log.info("%s: step %d, energy %s", self.trace.title, step.index, values)
 
-    def _evaluate(self, latent: Tensor, step: Step, references: References | None) -> tuple[Tensor, Tensor] | None:
-        """Energy [B] and gradient, averaged over the positive entries that hold the phrases; None if none is active."""
+    def _evaluate(
+        self, latent: Tensor, step: Step, references: References | None
+    ) -> tuple[Tensor, Tensor, Tensor | None] | None:
+        """Energy [B], gradient and the phrases' own energies [O, B], averaged over the positive entries that hold them.
+
+        None if none is active; no energies of their own where an entry's area leaves a phrase out.
+        """
         view, mask = self.run.view(latent, step.sigma, step.denoise_mask)
-        energies, gradients = [], []
+        values, gradients, parts = [], [], []
         for cond, objects in self._conditionings():
             area = cond.get("area")
             objects = _in_area(objects, area, latent.shape[-2:])
             saved = references if area is None else None  # saved maps show the whole canvas
             found = self._gradient(cond, objects, view, step.sigma, saved) if objects else None
             if found is not None:
-                energies.append(found[0])
+                values.append(found[0])
                 gradients.append(found[1])
-        if not energies:
+                if len(objects) == len(self.target.objects):
+                    parts.append(torch.cat([self._parts[first] for first in sorted(self._parts)], 1))
+        if not values:
             return None
-        energy = torch.stack(energies).mean(0)
+        energy = torch.stack(values).mean(0)
         gradient = torch.stack(gradients).mean(0)
-        return energy, gradient if mask is None else gradient * mask
+        own = torch.stack(parts).mean(0) if len(parts) == len(values) else None
+        return energy, gradient if mask is None else gradient * mask, own
 
     def _gradient(self, cond, objects, view, sigma, references) -> tuple[Tensor, Tensor] | None:
         columns = sorted({p for o in objects for p in (*o.positions, o.word)})
         place = {p: i for i, p in enumerate(columns)}
         local = [replace(o, positions=tuple(place[p] for p in o.positions), word=place[o.word]) for o in objects]
+        self._parts = {}
 
         def energy(maps: list[AttentionMap], rows: slice) -> Tensor:
-            return total_energy(maps, local, self.guidance.options.energy, _rows(references, rows))
+            return self._energy(maps, local, _rows(references, rows), rows.start)
 
         return self.run.gradient(cond, view, sigma, self.layers, columns, energy)
+
+    def _energy(self, maps: list[AttentionMap], objects: Sequence[GuidedObject], references, first: int = 0) -> Tensor:
+        """The energy of some images, `first` being the first of them; the phrases' own ones are kept for the trace."""
+        found = energies(maps, objects, self.guidance.options.energy, references)
+        self._parts[first] = found.objects
+        return found.total
 
     def _conditionings(self) -> list[tuple[dict, tuple[GuidedObject, ...]]]:
         """The positive entries that contain the prompt, each with the objects' positions in it."""

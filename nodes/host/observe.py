@@ -12,7 +12,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
 from ...lmd.layout import Layout
-from ...lmd.looking import AttentionRecord, Look, joined
+from ...lmd.looking import AttentionRecord, Look, group_numbers, joined
 from ...lmd.prompts import overall_prompt
 from .attention import COND, Layer, add_patches, probabilities, resolve_layers
 from .guide import Target, guidance_target
@@ -99,7 +99,7 @@ def recorded(model: Any, clip: Any, layout: Layout, prompt: str = "", layers: st
     groups = overall_prompt(layout).groups
     record = AttentionRecord(
         (layout.width, layout.height), tuple(g.phrase for g in groups), tuple(g.boxes for g in groups),
-        numbers_of(layout, groups),
+        group_numbers(layout),
     )  # fmt: skip
     if not groups:
         return model, positive, record
@@ -111,17 +111,3 @@ def recorded(model: Any, clip: Any, layout: Layout, prompt: str = "", layers: st
     patched.remove_wrappers_with_key(kind, KEY)
     patched.add_wrapper_with_key(kind, KEY, watch.sampler_sample)
     return patched, positive, record
-
-
-def numbers_of(layout: Layout, groups) -> tuple[tuple[int, ...], ...]:
-    """The numbers that the layout's picture gives to each group's boxes, from 1."""
-    left = list(enumerate(layout.objects, 1))
-    numbers = []
-    for group in groups:
-        own = []
-        for box in group.boxes:
-            entry = next(e for e in left if e[1].box == box)
-            left.remove(entry)
-            own.append(entry[0])
-        numbers.append(tuple(own))
-    return tuple(numbers)

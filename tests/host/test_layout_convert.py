@@ -206,7 +206,9 @@ def test_create_bounding_boxes_shows_a_layout_and_its_elements_come_back(extra_n
         (named, _), _ = run("LMDLayoutFromBoxes", boxes=edited, width=width, height=height, captions=captions)
         assert [o.phrase for o in named.objects] == captions.split("\n")
     again, _ = run("LMDLayoutToBoxes", layout=back)
-    assert again[1] == described and elements == described
+    assert again[1] == described
+    for a, b in zip(elements, described):
+        assert a["bbox"] == pytest.approx(b["bbox"], abs=1000 / 128), "the editor rounds to its pixels"
 
 
 def test_other_box_nodes_of_the_host_take_a_layouts_boxes(extra_nodes):
