@@ -67,6 +67,12 @@ def transformer_of(unet: torch.nn.Module, layer: Layer) -> torch.nn.Module:
     return getattr(found, "_orig_mod", found)  # the block itself where a node has put a compiled one in its place
 
 
+def modules_after(unet: torch.nn.Module, layer: Layer) -> list[torch.nn.Module]:
+    """What runs only when the block of `layer` is done, from the U-Net's next output block on."""
+    first = layer.number + 1 if layer.part == "output" else 0
+    return [*unet.output_blocks[first:], unet.out] if layer.part != "input" else []
+
+
 def resolve_layers(text: str, unet: torch.nn.Module) -> tuple[Layer, ...]:
     """ "auto", or "middle.0, output.3, output.4" -> layers in running order; ValueError names what the model has."""
     if text.strip().lower() in ("", "auto"):

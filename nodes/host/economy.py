@@ -7,7 +7,7 @@ import functools
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import comfy.model_management
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from .attention import Layer, transformer_of
+from .weights import Aliases
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +46,12 @@ class Economy:
     """One sampler run's way of computing gradients; it only ever becomes leaner.
 
     `rows`: images per pass, None before the first pass. `checkpoint`: compute the blocks a second time in the backward
-    pass instead of keeping what happened in them.
+    pass instead of keeping what happened in them. `aliases`: kept from pass to pass, until the run ends.
     """
 
     rows: int | None = None
     checkpoint: bool = False
+    aliases: Aliases = field(default_factory=Aliases)
 
     def plan(self, model: Any, x: Tensor) -> None:
         """Before the first pass: what the host's figures of free memory allow for images like those of `x`."""

@@ -1,14 +1,10 @@
-"""Gradients of an attention energy through the host's U-Net, inside the executor's inference mode.
-
-The host loads weights and runs nodes under `torch.inference_mode`, where nothing can be differentiated. Here the
-weights are made usable for one forward and backward pass, without a copy of the model, and put back as they were.
-"""
+"""Gradients of an attention energy through the host's U-Net, inside the executor's inference mode."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,62 +20,15 @@ from ...lmd.energy import AttentionMap
 from .attention import GUIDED_PASS, Capture, Layer, LayersDone, add_patches
 from .economy import ADVICE, Economy, GuidanceOutOfMemory, is_out_of_memory, recomputed
 from .uncompiled import uncompiled
+from .weights import grad_ready, normal
 
 log = logging.getLogger(__name__)
-_MISSING = object()
 HALF_LOSS_SCALE = 1024.0  # keeps small gradients above half precision's smallest numbers
 NO_GRADIENT = (
-    "layout guidance found no gradient: a patch on the model, or an attention or matrix multiplication that another "
-    "node or a start-up option has put in, works without one. Take the node between the checkpoint loader and the "
-    "guidance out (an attention or quantization node), or start ComfyUI without --fast"
+    "layout guidance found no gradient{where}: a patch on the model, or an attention or matrix multiplication that "
+    "another node or a start-up option has put in, works without one. Take the node between the checkpoint loader and "
+    "the guidance out (an attention or quantization node), or start ComfyUI without --fast"
 )
-
-
-@contextlib.contextmanager
-def grad_ready(*roots: torch.nn.Module) -> Iterator[None]:
-    """Make the weights of `roots` fit for autograd; enter it inside `torch.inference_mode(False)`.
-
-    A resident weight is replaced by a plain tensor on the same storage. A weight that is cast or streamed for each
-    layer (low VRAM, dynamic VRAM) is cloned layer by layer, because its buffer is overwritten before the backward pass.
-    Quantized weights take the same way, dequantized, because their own fast multiplications have no such gradient.
-    """
-    undo: list[tuple[dict, str, Any]] = []
-    try:
-        for module in (m for root in roots for m in root.modules()):
-            streamed = hasattr(module, "_v")
-            quantized = any(hasattr(p, "_qdata") for p in module._parameters.values())
-            if hasattr(module, "weight_function") and (streamed or quantized or module.comfy_cast_weights):
-                for name in ("weight_function", "bias_function"):
-                    undo.append((module.__dict__, name, module.__dict__.get(name, _MISSING)))
-                    module.__dict__[name] = [*getattr(module, name), torch.clone]
-            for tensors in () if streamed else (module._parameters, module._buffers):
-                for name, p in tensors.items():
-                    if p is None or not p.is_inference() or hasattr(p, "_qdata"):
-                        continue
-                    alias = torch.empty(0, dtype=p.dtype, device=p.device)
-                    alias.set_(p.untyped_storage(), p.storage_offset(), p.shape, p.stride())
-                    undo.append((tensors, name, p))
-                    tensors[name] = torch.nn.Parameter(alias, False) if tensors is module._parameters else alias
-        yield
-    finally:
-        for tensors, name, value in reversed(undo):
-            if value is _MISSING:
-                tensors.pop(name, None)
-            else:
-                tensors[name] = value
-
-
-def normal(value: Any) -> Any:
-    """`value` with every inference tensor inside it cloned into an ordinary one (dicts, lists, tuples, host conds)."""
-    if isinstance(value, Tensor):
-        return value.clone() if value.is_inference() else value
-    if isinstance(value, dict):
-        return {k: normal(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
-        return type(value)(normal(v) for v in value)
-    if hasattr(value, "_copy_with") and isinstance(getattr(value, "cond", None), (Tensor, list, tuple, dict)):
-        return value._copy_with(normal(value.cond))
-    return value
 
 
 @dataclass(frozen=True)
@@ -158,11 +107,11 @@ def _all_passes(guider, images, model_options, layers, economy) -> list[Found]:
     # A ControlNet's pictures belong to the images of the whole batch.
     rows = len(images) if images[0][0].cond.get("control") is not None else economy.rows
     for start in range(0, len(images), rows):
-        found += _one_pass(guider, images[start : start + rows], model_options, layers, economy.checkpoint)
+        found += _one_pass(guider, images[start : start + rows], model_options, layers, economy)
     return found
 
 
-def _one_pass(guider, images, model_options, layers, checkpoint: bool) -> list[Found]:
+def _one_pass(guider, images, model_options, layers, economy: Economy) -> list[Found]:
     model = guider.inner_model
     parts = _consecutive(images)
     cond = _joined([_rows_of(job.cond, rows, len(job.x)) for job, rows in parts])
@@ -180,7 +129,11 @@ def _one_pass(guider, images, model_options, layers, checkpoint: bool) -> list[F
         try:
             with torch.inference_mode(False), torch.enable_grad(), uncompiled():
                 leaf = x.detach().clone().requires_grad_()
-                with grad_ready(model.diffusion_model, *_extra_modules(cond)), _leanly(checkpoint, model, layers):
+                roots = model.diffusion_model, *_extra_modules(cond)
+                # Hooks put other weights in between the passes, which must not be held.
+                aliases = None if model.current_patcher.hook_patches else economy.aliases
+                ready = grad_ready(*roots, layers=layers, aliases=aliases)
+                with ready, _leanly(economy.checkpoint, model, layers):
                     with contextlib.suppress(LayersDone):
                         comfy.samplers.calc_cond_batch(model, [[normal(cond)]], leaf, sigma.clone(), options)
                     if not capture.maps:
@@ -193,11 +146,13 @@ def _one_pass(guider, images, model_options, layers, checkpoint: bool) -> list[F
                         start = end
                     value = torch.cat(values)
                     if not value.requires_grad:
-                        raise ValueError(NO_GRADIENT)
+                        raise ValueError(NO_GRADIENT.format(where=""))
                     scale = HALF_LOSS_SCALE if model.get_dtype_inference() == torch.float16 else 1.0
                     (gradient,) = torch.autograd.grad(value.sum() * scale, leaf)
                 return list(zip(value.detach().split(1), (gradient / scale).split(1)))
         except RuntimeError as error:
+            if "autograd formula" in str(error):
+                raise ValueError(NO_GRADIENT.format(where=f" ({error})")) from error
             if not keep_patches or "modified by an inplace operation" not in str(error):
                 raise
             log.warning("another node's patch writes in place, which cannot be differentiated: guiding without it")
@@ -282,10 +237,19 @@ def _guided_options(
     if control:
         # ControlNet adds to the skip tensors in place; a copy keeps what earlier layers saved for the backward pass.
         patches.setdefault("input_block_patch_after_skip", []).append(lambda h, extra_options: h.clone())
+    for name in ("attn1_output_patch", "attn2_output_patch"):
+        patches.setdefault(name, []).insert(0, _has_gradient)
     to["patches"] = patches
     capture = Capture(layers, columns)
     add_patches(to, layers, capture.patch)
     return options, capture
+
+
+def _has_gradient(n: Tensor, extra_options: dict) -> Tensor:
+    """A layer's attention, if it can be differentiated: what goes past it would give a gradient, but a wrong one."""
+    if not n.requires_grad:
+        raise ValueError(NO_GRADIENT.format(where=f" in the attention of block {extra_options.get('block')}"))
+    return n
 
 
 def _extra_modules(cond: dict) -> list[torch.nn.Module]:

@@ -61,7 +61,10 @@ def add_lanes(
                 )
 
             lanes = [functools.partial(lane, i, latent) for i, latent in enumerate(x.chunk(count))]
-            return torch.cat(run_lanes(lanes, server.serve))
+            try:
+                return torch.cat(run_lanes(lanes, server.serve))
+            finally:
+                server.economy.aliases.clear()
 
         return together
 

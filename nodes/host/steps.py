@@ -164,6 +164,8 @@ def drive(
         out = function(model, x, run.sigmas, extra_args=extra_args, callback=callback, disable=disable, **options)
     except RunEnds as end:
         out = end.latent
+    finally:
+        run.economy.aliases.clear()
     return driver.finish(out)
 
 

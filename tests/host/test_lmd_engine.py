@@ -1,11 +1,13 @@
 """The guided pass under everything that people run their models with: short memory, streamed and quantized weights,
 compiled models, attention functions without a gradient. The gradient must be the plain one."""
 
+import contextlib
 import json
 from dataclasses import replace
 
 import comfy.model_management as mm
 import comfy.samplers
+import comfy.sd
 import pytest
 import test_models
 import torch
@@ -36,10 +38,11 @@ def gradient(loaded, model=None, economy=None, batch=1, negative_too=False):
     """(energy [B], gradient) at the first step of a run of the host's sampler, under inference mode."""
     base, clip, _ = loaded
     target, positive = guidance_target(clip, LAYOUT, "")
-    found = []
+    found, runs = [], []
 
     class Hook:
         def __init__(self, run):
+            runs.append(run)
             run = run if economy is None else replace(run, economy=economy)
             self.guide = Guide(run, target, EVERY_STEP, EnergyTrace())
 
@@ -52,11 +55,12 @@ def gradient(loaded, model=None, economy=None, batch=1, negative_too=False):
     noise = torch.randn(batch, 4, 16, 16, generator=torch.Generator().manual_seed(3))
     sigmas = torch.tensor([8.0, 4.0, 0.0])
     sampler = comfy.samplers.sampler_object("euler")
-    with pytest.raises(Stop):
+    with contextlib.suppress(Stop):
         comfy.samplers.sample(
             patched, noise, positive, positive, 4.0, patched.load_device, sampler, sigmas,
             model_options=patched.model_options, latent_image=torch.zeros_like(noise), seed=1,
         )  # fmt: skip
+    assert not runs[0].economy.aliases._known, "the weights' memory is held beyond the run"
     return found[0]
 
 
@@ -71,9 +75,9 @@ def counted(monkeypatch) -> list[tuple[int, bool]]:
     seen = []
     original = gradients._one_pass
 
-    def counting(guider, images, model_options, layers, checkpoint):
-        seen.append((len(images), checkpoint))
-        return original(guider, images, model_options, layers, checkpoint)
+    def counting(guider, images, model_options, layers, economy):
+        seen.append((len(images), economy.checkpoint))
+        return original(guider, images, model_options, layers, economy)
 
     monkeypatch.setattr(gradients, "_one_pass", counting)
     return seen
@@ -146,11 +150,11 @@ def test_out_of_memory_in_a_guided_pass_tries_again_leaner(demo, monkeypatch):
     seen = counted(monkeypatch)
     original, failures = gradients.grad_ready, [3]
 
-    def short(*roots):
+    def short(*roots, **options):
         if failures[0]:
             failures[0] -= 1
             raise mm.OOM_EXCEPTION("CUDA out of memory. Tried to allocate 1.00 GiB")
-        return original(*roots)
+        return original(*roots, **options)
 
     monkeypatch.setattr(gradients, "grad_ready", short)
     assert_equal(gradient(demo, batch=4), plain, 1e-5)
@@ -170,11 +174,11 @@ def test_a_run_that_became_leaner_stays_so(demo, monkeypatch):
     seen = counted(monkeypatch)
     original, failures = gradients.grad_ready, [1]
 
-    def short(*roots):
+    def short(*roots, **options):
         if failures[0]:
             failures[0] -= 1
             raise mm.OOM_EXCEPTION("CUDA out of memory")
-        return original(*roots)
+        return original(*roots, **options)
 
     monkeypatch.setattr(gradients, "grad_ready", short)
     assert torch.allclose(sample(), plain, atol=1e-3)
@@ -203,7 +207,7 @@ def test_when_nothing_helps_the_message_says_what_would(demo, monkeypatch):
 def test_other_errors_are_not_taken_for_a_full_memory(demo, monkeypatch):
     seen = counted(monkeypatch)
 
-    def broken(*roots):
+    def broken(*roots, **options):
         raise RuntimeError("something else")
 
     monkeypatch.setattr(gradients, "grad_ready", broken)
@@ -298,8 +302,6 @@ def quantized(path, target):
 
 
 def test_a_quantized_checkpoint_gives_the_gradient_of_its_dequantized_weights(sd15, tmp_path):
-    import comfy.sd
-
     source = test_models.diffusion_model("sd15")
     plain = quantized(source, tmp_path / "fp8.safetensors")
     model = comfy.sd.load_diffusion_model(str(tmp_path / "fp8.safetensors"))
@@ -332,6 +334,69 @@ def test_fp8_matrix_multiplication_of_fast_is_left_out_of_the_guided_pass(sd15, 
     assert_equal(gradient(sd15, fast), gradient(sd15, plain))
 
 
+def test_another_matrix_multiplication_of_fast_is_left_out_too(sd15, monkeypatch):
+    """As the option cublas_ops: Linear layers that multiply outside autograd, resident or cast."""
+    import comfy.ops
+
+    class Fast(comfy.ops.manual_cast):
+        class Linear(comfy.ops.manual_cast.Linear):
+            def forward_comfy_cast_weights(self, input):
+                with torch.no_grad():
+                    return super().forward_comfy_cast_weights(input)
+
+            def forward(self, *args, **kwargs):
+                if self.comfy_cast_weights or self.weight_function or self.bias_function:
+                    return self.forward_comfy_cast_weights(*args, **kwargs)
+                with torch.no_grad():
+                    return torch.nn.Linear.forward(self, *args, **kwargs)
+
+    Fast.Linear.forward_comfy_cast_weights.__module__ = "comfy.ops"  # where the host's own are
+    source = str(test_models.diffusion_model("sd15"))
+    with monkeypatch.context() as patch:
+        patch.setattr(comfy.ops, "pick_operations", lambda *a, **k: Fast)
+        fast = comfy.sd.load_diffusion_model(source)
+    plain = comfy.sd.load_diffusion_model(source)
+    linears = [m for m in fast.model.modules() if isinstance(m, Fast.Linear)]
+    for cast in (True, False):
+        for m in linears:
+            m.comfy_cast_weights = cast
+        assert_equal(gradient(sd15, fast), gradient(sd15, plain))
+        assert not any("forward_comfy_cast_weights" in m.__dict__ for m in linears)
+
+
+def test_weights_that_another_packs_layers_unpack(sd15, monkeypatch):
+    """As GGUF loaders do: the weight is a tensor of a class of their own, which knows its scale."""
+    import comfy.ops
+
+    class Packed(torch.nn.Parameter):
+        scale = 1.0
+
+    class Unpacking(comfy.ops.manual_cast):
+        class Linear(comfy.ops.manual_cast.Linear):
+            def forward_comfy_cast_weights(self, input):
+                weight = self.weight.to(input.dtype)
+                if isinstance(self.weight, Packed):
+                    weight = weight.as_subclass(torch.Tensor) * self.weight.scale
+                return torch.nn.functional.linear(
+                    input, weight, None if self.bias is None else self.bias.to(input.dtype)
+                )
+
+    source = str(test_models.diffusion_model("sd15"))
+    with monkeypatch.context() as patch:
+        patch.setattr(comfy.ops, "pick_operations", lambda *a, **k: Unpacking)
+        packed = comfy.sd.load_diffusion_model(source)
+    plain = comfy.sd.load_diffusion_model(source)
+    for name, module in packed.model.diffusion_model.named_modules():
+        if isinstance(module, Unpacking.Linear) and name.endswith(("to_q", "to_k", "net.2")):
+            scale = module.weight.float().abs().max() / 127
+            weight = Packed((module.weight.float() / scale).round().to(torch.int8), requires_grad=False)
+            weight.scale = scale
+            module.weight = weight
+            plain.model.diffusion_model.get_submodule(name).weight.data.copy_(weight.as_subclass(torch.Tensor) * scale)
+    assert sum(isinstance(p, Packed) for p in packed.model.parameters()) > 20
+    assert_equal(gradient(sd15, packed), gradient(sd15, plain), 1e-3)
+
+
 # ------------------------------------------------------------------------------------------- attention and compiling
 
 
@@ -357,6 +422,27 @@ def test_a_model_whose_gradient_is_cut_off_is_refused_by_name(demo):
         nodes.common_ksampler(
             patched, 1, 2, 4.0, "euler", "normal", positive, positive, {"samples": torch.zeros(1, 4, 16, 16)}
         )
+
+
+def test_an_attention_that_cannot_be_replaced_is_refused_and_not_passed_by(sd15, monkeypatch):
+    """Put into the host's module by another pack: the residual path alone would give a wrong gradient."""
+    import comfy.ldm.modules.attention as attention
+
+    original = attention.attention_pytorch
+    monkeypatch.setattr(attention, "optimized_attention", lambda *a, **k: no_gradient(original, *a, **k))
+    with pytest.raises(ValueError, match=r"no gradient in the attention of block \('input', 1\)"):
+        gradient(sd15)
+
+
+def test_a_patch_without_a_backward_pass_is_refused(sd15):
+    @torch.library.custom_op("ella_lmd_test::twice", mutates_args=())
+    def twice(x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+    model = sd15[0].clone()
+    model.set_model_attn1_replace(lambda q, k, v, extra: twice(v), "input", 4)
+    with pytest.raises(ValueError, match="no gradient.*ella_lmd_test.twice.*attention or quantization node"):
+        gradient(sd15, model)
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
