@@ -20,6 +20,7 @@ import functools
 import hashlib
 import json
 import multiprocessing
+import random
 import sys
 from collections import Counter
 from pathlib import Path
@@ -163,6 +164,17 @@ def fill(results: Results, args: argparse.Namespace) -> None:
                 results.add(record | judged(prompt, detections), picture)
 
 
+def sample_of(keys: set[tuple[str, int]], count: int) -> list[tuple[str, int]]:
+    """`count` of the prompts for a sheet, drawn alike from every task, in the order of the tasks; always the same."""
+    from ella_lmd.demo.benchmark import TASKS
+
+    chosen = []
+    for task in TASKS:
+        own = sorted(key for key in keys if key[0] == task)
+        chosen += sorted(random.Random(f"sheet {task}").sample(own, min(len(own), max(1, count // len(TASKS)))))
+    return chosen
+
+
 def report(results: Results, args: argparse.Namespace) -> float:
     """Prints the tables and draws the sheets; returns the smallest margin of full LMD over plain sampling."""
     from ella_lmd.demo.benchmark import TASKS
@@ -181,10 +193,9 @@ def report(results: Results, args: argparse.Namespace) -> float:
             )
             print(f"layouts that are right, of {args.count}: " + ", ".join(f"{t} {right[t]}" for t in TASKS))
         shown = {name: rows[name] for name in ("plain", "full") if name in rows} or rows
-        common = sorted(set.intersection(*(set(r) for r in shown.values())), key=lambda key: (TASKS.index(key[0]), key))
+        common = set.intersection(*(set(r) for r in shown.values()))
         if common:
-            most = min(len(common), args.sheet)
-            keys = [common[i * len(common) // most] for i in range(most)]
+            keys = sample_of(common, args.sheet)
             path = results.folder / f"sheet-{kind}.png"
             table_report.sheet(path, shown, keys, plan, results.picture)
             print(f"pictures: {path}")
