@@ -1,6 +1,6 @@
 """A whole LMD image: the nodes against the published schedule of work, and again with one object edited.
 
-    python run.py bench image [--objects 4] [--steps 50] [--size 32] [--width 128] [--at-once 0] [--rounds 1]
+    python run.py bench image [--objects 4] [--steps 50] [--size 32] [--width 96] [--at-once 4] [--rounds 1]
                               [--device cpu] [--dtype bf16] [--threads 2]
 
 Compared, in turn, in one process, with the same U-Net, text encoder, layout, seed and sampler (DDIM): both stages as the
@@ -9,8 +9,9 @@ object of the layout was renamed (the others come from the cache); and the publi
 (tools/naive_image.py): objects one after the other, every step with classifier-free guidance, every guided iteration a
 whole forward pass with gradients. The U-Net has SD1.5's layout at a reduced width and random weights, whose energies
 stay above the threshold: every allowed iteration is computed on both sides (65 per object and 65 for the whole at 50
-steps), the most that guidance can cost. Exit status 0 only if with stop_early the image takes at most GOAL of the
-published time, and the edited one at most GOAL_EDITED.
+steps), the most that guidance can cost. The floor is the arithmetic of the passes and iterations that a way makes, each
+iteration up to the last guided layer and back, over the published arithmetic. Exit status 0 only if with stop_early the
+image takes at most GOAL of the published time, and the edited one at most GOAL_EDITED.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(1, str(Path(__file__).resolve().parent))
+import bench_guidance
 import measure
 import random_models
 
@@ -59,13 +61,54 @@ def by_nodes(model: Any, clip: Any, layout: Any, settings: Any, options: Any) ->
     return latent, sum(len(run.energies) for run in objects.runs) + len(trace.rows)
 
 
+def arithmetic(model: Any, size: int) -> tuple[float, float]:
+    """What a naive guided iteration, and one that ends after the last guided layer, cost in forward passes of one image,
+    counted in multiplications.
+    """
+    from naive_guidance import Naive, plain_forward
+
+    target, positive = bench_guidance.target_and_conditioning(random_models.SD15)
+
+    def measured(guide: Any, x: Any, step: Any) -> tuple[float, float]:
+        guider, options = guide.run.guider, guide.run.model_options
+
+        def iteration(how: Naive) -> int:
+            energy = guide.guidance.options.energy
+            return measure.flops(
+                lambda: how.iteration(guider, x, step.sigma, options, guide.layers, target.objects, energy)
+            )
+
+        forward = measure.flops(lambda: plain_forward(guider, x, step.sigma, options))
+        return iteration(Naive()) / forward, iteration(Naive(early_exit=True)) / forward
+
+    return bench_guidance.probe(model, target, positive, size, 1, measured)
+
+
+def floors(args: Any, naive: float, least: float, iterations: int) -> dict[str, float]:
+    """The share of the published arithmetic that each way cannot go below, if it makes as many guided iterations.
+
+    `naive` and `least` are the cost of an iteration (see `arithmetic`), `iterations` how many there are for all runs.
+    """
+    from ella_lmd.lmd.options import LMDOptions
+
+    runs, each = args.objects + 1, iterations / (args.objects + 1)
+    whole = 2 * args.steps + each * least
+    early = 2 * LMDOptions().exact_steps(args.steps) + each * least
+    published = runs * (2 * args.steps + each * naive)
+    found = {
+        PUBLISHED: published, WHOLE: runs * whole, WHOLE + ONE_EDITED: 2 * whole,
+        EARLY: args.objects * early + whole, EARLY + ONE_EDITED: early + whole,
+    }  # fmt: skip
+    return {name: work / published for name, work in found.items()}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--objects", type=int, default=4)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--size", type=int, default=32, help="side of the latent; 32 is an image of 256 px")
-    parser.add_argument("--width", type=int, default=128, help="channels of the first level; 320 is SD1.5")
-    parser.add_argument("--at-once", type=int, default=0, help="objects in one batch; 0: as many as fit (CPU: one)")
+    parser.add_argument("--width", type=int, default=96, help="channels of the first level; 320 is SD1.5")
+    parser.add_argument("--at-once", type=int, default=4, help="objects in one batch; 0: by free memory")
     parser.add_argument("--rounds", type=int, default=1)
     random_models.add_device_options(parser, "bf16")
     parser.set_defaults(threads=2)
@@ -74,14 +117,16 @@ def main() -> int:
     import torch
 
     with torch.inference_mode():
-        times, work = compare(args)
+        model = random_models.unet(random_models.SD15, random_models.dtype_of(args.dtype), args.width)
+        times, work = compare(args, model)
+        floor = floors(args, *arithmetic(model, args.size), work[PUBLISHED])
     print(
         f"{args.objects} objects, {args.steps} steps, {args.size}x{args.size} latent, width {args.width}, {args.dtype}"
     )
-    print(f"{'':38}{'seconds':>9}{'over published':>16}{'iterations':>12}")
+    print(f"{'':38}{'seconds':>9}{'over published':>16}{'floor':>8}{'iterations':>12}")
     for name in times:
         middle = measure.ratio(times, name, PUBLISHED)[0]
-        print(f"{name:38}{statistics.median(times[name]):9.1f}{middle:16.3f}{work[name]:12}")
+        print(f"{name:38}{statistics.median(times[name]):9.1f}{middle:16.3f}{floor[name]:8.3f}{work[name]:12}")
     image, edited = (measure.ratio(times, name, PUBLISHED)[0] for name in (EARLY, EARLY + ONE_EDITED))
     print(
         f"with stop_early an image takes {image:.3f} of the published time (at most {GOAL}), with one object edited "
@@ -90,14 +135,13 @@ def main() -> int:
     return 0 if image <= GOAL and edited <= GOAL_EDITED else 1
 
 
-def compare(args: Any) -> tuple[dict[str, list[float]], dict[str, int]]:
+def compare(args: Any, model: Any) -> tuple[dict[str, list[float]], dict[str, int]]:
     """Seconds of every round, and the guided iterations of each kind (those of cached objects included)."""
     from ella_lmd.lmd.options import LMDOptions, SamplingSettings
     from ella_lmd.nodes.host.cache import OBJECT_RUNS
     from ella_lmd.nodes.host.lmd import sigmas_of
     from naive_image import naive_image
 
-    model = random_models.unet(random_models.SD15, random_models.dtype_of(args.dtype), args.width)
     clip = random_models.clip_l()
     settings = SamplingSettings(1, args.steps, 7.5, "ddim", "ddim_uniform")
     options = LMDOptions(objects_at_once=args.at_once)

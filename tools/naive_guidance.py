@@ -85,6 +85,14 @@ class Naive:
         return value.detach(), gradient
 
 
+def plain_forward(guider: Any, x: Tensor, sigma: Tensor, model_options: dict) -> None:
+    """One ordinary pass of the positive prompt without gradients, with plain attention."""
+    options = comfy.model_patcher.create_model_options_clone(model_options)
+    options.setdefault("transformer_options", {})["optimized_attention_override"] = _plain
+    with torch.inference_mode():
+        comfy.samplers.calc_cond_batch(guider.inner_model, [guider.conds["positive"]], x, sigma, options)
+
+
 def cross_attention_layers(unet: nn.Module) -> tuple[Layer, ...]:
     """Every cross-attention layer of the U-Net, all transformer blocks included."""
     parts = [("input", i, block) for i, block in enumerate(unet.input_blocks)]

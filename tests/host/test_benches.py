@@ -70,6 +70,17 @@ def test_the_published_schedule_of_work_makes_the_nodes_image(tools, tiny):
     OBJECT_RUNS.clear()
 
 
+def test_the_floor_of_an_image_is_the_arithmetic_of_its_schedule(tools, tiny):
+    """Four objects, 50 steps: 325 iterations; with stop_early an object has 30 passes with guidance, not 50."""
+    naive, least = tools.bench_image.arithmetic(tiny, 16)
+    assert 1 < naive < 3 and 0.5 < least < naive
+    found = tools.bench_image.floors(argparse.Namespace(objects=4, steps=50), 1.5, 1.0, 325)
+    published = 5 * (100 + 65 * 1.5)
+    assert list(found.values()) == pytest.approx(
+        [1, 5 * 165 / published, 2 * 165 / published, (4 * 125 + 165) / published, (125 + 165) / published]
+    )
+
+
 def test_layouts_of_the_measurements_hold_as_many_objects_as_asked_for(tools):
     for count in (1, 2, 4, 8, 16):
         layout = tools.bench_image.layout_of(count, 32)
