@@ -37,6 +37,16 @@ const acts = {
   async input({ steps }) {
     for (const [device, method, ...rest] of steps) await page[device][method](...rest);
   },
+  // One finger along the points [x, y].
+  async touch({ points }) {
+    const cdp = await context.newCDPSession(page);
+    const at = ([x, y]) => [{ x, y }];
+    const [first, ...rest] = points;
+    await cdp.send("Input.dispatchTouchEvent", { type: "touchStart", touchPoints: at(first) });
+    for (const point of rest) await cdp.send("Input.dispatchTouchEvent", { type: "touchMove", touchPoints: at(point) });
+    await cdp.send("Input.dispatchTouchEvent", { type: "touchEnd", touchPoints: [] });
+    await cdp.detach();
+  },
   screenshot: ({ path, clip }) => page.screenshot({ path, clip: clip ?? undefined }).then(() => path),
   told: async () => told,
   close: () => browser.close(),

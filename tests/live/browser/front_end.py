@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 from .page import Page
@@ -144,7 +145,14 @@ class Editor:
             app.canvas.ds.scale = value;
             app.canvas.ds.offset = [400 / value - node.pos[0], 120 / value - node.pos[1]];
             app.canvas.setDirty(true, true);
-            await new Promise((done) => setTimeout(done, 500));
+            let [last, still] = ["", 0];
+            while (still < 12) {  // frames in which nothing moved any more
+                await new Promise((done) => requestAnimationFrame(done));
+                const r = document.querySelector(".lmd-stage canvas")?.getBoundingClientRect();
+                const now = `${r?.x} ${r?.y} ${r?.width}`;
+                still = r && now === last ? still + 1 : 0;
+                last = now;
+            }
         """
         self.page.run(code, zoom)
         self.place()
@@ -180,6 +188,13 @@ class Editor:
         nodes = [n for n in self.front.prompt().values() if n["class_type"] == "LayoutEditor"]
         text = nodes[0]["inputs"]["edits"]
         return json.loads(text) if text else None
+
+    def becomes(self, edits: dict | None, seconds: float = 15) -> None:
+        """Waits until the input holds these edits; the graph's own undo takes a while."""
+        end = time.monotonic() + seconds
+        while (now := self.edits()) != edits:
+            assert time.monotonic() < end, f"not {edits} but {now}"
+            time.sleep(0.1)
 
     def objects(self) -> dict[str, list[float]]:
         return {o["phrase"]: o["box"] for o in self.edits()["layout"]["objects"]}

@@ -53,9 +53,10 @@ class Page:
     def click(self, x: float, y: float, count: int = 1) -> None:
         self._ask("input", steps=[["mouse", "click", x, y, {"clickCount": count, "delay": 20}]])
 
-    def drag(self, start: tuple, end: tuple, hold: str = "") -> None:
+    def drag(self, start: tuple, end: tuple, hold: str = "", button: str = "left") -> None:
         """Press at `start`, move to `end` in several steps, release; `hold` is a key that is down meanwhile."""
-        steps = [["mouse", "move", *start], ["mouse", "down"], ["mouse", "move", *end, {"steps": 8}], ["mouse", "up"]]
+        press, release = ["mouse", "down", {"button": button}], ["mouse", "up", {"button": button}]
+        steps = [["mouse", "move", *start], press, ["mouse", "move", *end, {"steps": 8}], release]
         if hold:
             steps = [steps[0], ["keyboard", "down", hold], *steps[1:], ["keyboard", "up", hold]]
         self._ask("input", steps=steps)
@@ -73,8 +74,10 @@ class Page:
     def type(self, text: str) -> None:
         self._ask("input", steps=[["keyboard", "type", text]])
 
-    def tap(self, x: float, y: float) -> None:
-        self._ask("input", steps=[["touchscreen", "tap", x, y]])
+    def touch(self, start: tuple, end: tuple) -> None:
+        """One finger from `start` to `end`."""
+        points = [[a + (b - a) * i / 4 for a, b in zip(start, end)] for i in range(5)]
+        self._ask("touch", points=points)
 
     def screenshot(self, path: Path, clip: dict | None = None) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
