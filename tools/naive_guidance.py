@@ -17,7 +17,7 @@ import torch
 from comfy.ldm.modules.attention import attention_pytorch
 from ella_lmd.lmd.energy import AttentionMap, EnergyOptions, GuidedObject, References, total_energy
 from ella_lmd.nodes.host.attention import Layer, add_patches
-from ella_lmd.nodes.host.gradients import grad_ready, normal
+from ella_lmd.nodes.host.weights import grad_ready, normal
 from torch import Tensor, nn
 
 
