@@ -344,6 +344,7 @@ export class LayoutView {
     if (now !== wanted.map((o) => o.key + o.title).join())
       this.choice.replaceChildren(...wanted.map(({ key, title }) => make("option", { value: key, textContent: title })));
     this.choice.value = this.host.choice();
+    if (this.choice.selectedIndex < 0) this.choice.value = ""; // the chosen node is not in this graph
   }
 
   #showPicture() {
