@@ -92,7 +92,8 @@ def test_wrong_pictures_fail():
 
 
 def test_detector_agrees_with_a_person_on_generated_pictures():
-    """64 pictures of the demo model, plain and guided, labelled by eye; "?" is a colour or kind that eyes can't tell."""
+    """The development set: 64 pictures of the demo model, plain and guided, that the detector was tuned on, labelled by
+    eye; "?" is a colour or kind that eyes can't tell. The held-out set is in test_demo_labels.py."""
     data = Path(__file__).parents[1] / "data"
     sheet = Image.open(data / "demo_pictures.png")
     clear = found = extra = 0
