@@ -41,6 +41,10 @@ class AttentionRecord:
     steps: int = 0
     own_image: bool = False
 
+    def in_order(self) -> list[int]:
+        """The phrases' indices in the order of their numbers."""
+        return sorted(range(len(self.phrases)), key=lambda p: self.numbers[p])
+
     def chosen(self, count: int) -> list[Look]:
         """`count` looks spread over the run, the first and the last among them."""
         n = len(self.looks)

@@ -259,9 +259,9 @@ def attention_sheet(record: AttentionRecord, images: Tensor | None, image: int, 
     if not looks or not record.phrases:
         sheet.text("Nothing was recorded: connect the image that was sampled with the recording model, and run again.")
         return sheet.image()
-    for p, phrase in enumerate(record.phrases):
+    for p in record.in_order():
         every = torch.stack([look.maps[image, p] for look in record.looks])
-        sheet.plate(record.numbers[p], phrase)
+        sheet.plate(record.numbers[p], record.phrases[p])
         sheet.tiles(
             [_tile(record, look, image, p, images, size, every) for look in looks],
             [f"step {look.step}/{record.steps}: {_inside(record, look, image, p)}" for look in looks],
@@ -278,7 +278,7 @@ def attention_frame(record: AttentionRecord, look: Look, images: Tensor | None, 
     sheet = Sheet(max(across * cell(size[0]) + GAP, 300))
     sheet.text(f"step {look.step} of {record.steps}")
     for start in range(0, len(record.phrases), across):
-        some = range(start, min(start + across, len(record.phrases)))
+        some = record.in_order()[start : start + across]
         tiles = []
         for p in some:
             every = torch.stack([one.maps[image, p] for one in record.looks])
