@@ -26,10 +26,13 @@ _TOGETHER = re.compile(
     r"(?:hold|hug|rid|wear|carr|embrac|kiss|lean|cuddl|climb|danc|fight|play|pull|push|feed|chas|eat)\w*)\b",
     re.I,
 )  # words that may make things touch: their boxes are left over each other
+_ALIKE = re.compile(r"\b(?:same|identical|equal|alike|twins?|symmetr\w*|mirror\w*|half|halves|grid|row)\b", re.I)
 
 
 def repair(prompt: str, layout: Layout) -> tuple[Layout, tuple[str, ...]]:
-    """The mended layout and a sentence for each thing that was mended; a good layout comes back unchanged."""
+    """The mended layout and a sentence for each thing that was mended; a good layout comes back unchanged, unless its
+    boxes are all of one size.
+    """
     said: list[str] = []
     verdict = check(prompt, layout)
     for _ in range(_ROUNDS):
@@ -41,6 +44,7 @@ def repair(prompt: str, layout: Layout) -> tuple[Layout, tuple[str, ...]]:
     for step, sentence in (
         (_enlarged, "the boxes were small and all alike, so they were enlarged by code"),
         (_parted, "boxes overlapped, so they were moved apart by code"),
+        (_varied, "the boxes were all of one size, so some were made smaller by code"),
     ):
         mended = step(prompt, layout, verdict)
         if mended is not layout:
@@ -184,6 +188,15 @@ def _parted(prompt: str, layout: Layout, verdict: Verdict) -> Layout:
             break
         layout = step
     return layout
+
+
+def _varied(prompt: str, layout: Layout, verdict: Verdict) -> Layout:
+    """Boxes of one size get the proportions of what is in them, two of a kind differ a little; their feet stay."""
+    if not quality.uniform(layout) or _ALIKE.search(prompt):
+        return layout
+    factors = [max(rise, 0.6) for rise, _ in _proportions(layout)]
+    smaller = _with(layout, {i: _scaled(o.box, factors[i]) for i, o in enumerate(layout.objects)})
+    return smaller if len(check(prompt, smaller).violations) <= len(verdict.violations) else layout
 
 
 def _less_overlap(new: Layout, old: Layout, prompt: str, verdict: Verdict) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ella_lmd.lmd import benchmark, parse
+from ella_lmd.lmd import benchmark, parse, quality
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
 from ella_lmd.lmd.repair import GEOMETRY, repair
 from ella_lmd.lmd.sameness import is_english, same
@@ -56,9 +56,30 @@ def test_no_false_alarm_on_published_replies_that_pass(shared):
     assert alarms == [] and missed == []
 
 
-def test_a_right_layout_is_not_repaired_unless_it_is_small():
+def test_a_right_layout_is_not_repaired_unless_its_boxes_are_all_alike():
     for layout in correct():
-        assert repair(layout.prompt, layout) == (layout, ())
+        mended, said = repair(layout.prompt, layout)
+        if not quality.uniform(layout):
+            assert (mended, said) == (layout, ())
+        assert all(a.box.iou(b.box) > 0.35 for a, b in zip(layout.objects, mended.objects))
+
+
+def test_boxes_all_of_one_size_get_usual_proportions_unless_the_prompt_wants_them_alike():
+    boxes = (LayoutObject("a cup", Box(0.1, 0.3, 0.35, 0.4)), LayoutObject("a car", Box(0.55, 0.3, 0.35, 0.4)))
+    layout = Layout(512, 512, boxes, "A realistic scene", "")
+    mended, said = repair("a cup and a car", layout)
+    cup, car = (o.box for o in mended.objects)
+    assert cup.area < car.area <= 0.35 * 0.4 + 1e-9 and said
+    assert cup.y + cup.h == pytest.approx(0.7)
+    assert repair("a cup and a car of the same size", layout) == (layout, ())
+
+
+def test_boxes_over_each_other_are_parted_unless_the_prompt_brings_them_together():
+    boxes = (LayoutObject("a cat", Box(0.2, 0.3, 0.4, 0.4)), LayoutObject("a dog", Box(0.35, 0.3, 0.35, 0.45)))
+    layout = Layout(512, 512, boxes, "A realistic scene", "")
+    mended, said = repair("a cat and a dog", layout)
+    assert quality.overlaps(layout) == 1 and quality.overlaps(mended) == 0 and said
+    assert repair("a cat hugging a dog", layout) == (layout, ())
 
 
 def test_most_of_what_is_taken_away_from_right_layouts_is_noticed():
