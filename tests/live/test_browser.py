@@ -360,7 +360,7 @@ def test_in_another_language(front):
         front.open()
         front.load("LMD Layout Editor")
         editor = Editor(front)
-        assert editor.status().startswith("グラフを実行する")
+        assert editor.status().startswith("ワークフローを実行する")
         front.shot("editor - Japanese", editor.frame())
     finally:
         front.server.post("/api/settings", {"Comfy.Locale": "en"})
