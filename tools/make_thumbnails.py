@@ -147,8 +147,10 @@ def looked(shown: Shown) -> Card:
     """Where each phrase was attended to over the steps, above the contact sheet of the objects."""
     card = Card()
     high = (SIDE - GAP) // 2
-    card.picture(shown.pictures["3. Attention over time"][0], (0, 0, SIDE, high), "attention, step by step")
-    card.picture(shown.pictures["2. Contact sheet"][0], (0, high + GAP, SIDE, high), "every object, inside")
+    card.picture(shown.pictures["3. Attention over time"][0], (0, 0, SIDE, high), "attention")
+    sheet = shown.pictures["2. Contact sheet"][0]
+    rows = sheet.crop((0, sheet.height * 31 // 100, sheet.width, sheet.height))  # below the composed image
+    card.picture(rows, (0, high + GAP, SIDE, high), "every object")
     return card
 
 
@@ -157,11 +159,9 @@ def spoken(shown: Shown) -> Card:
     card, high = Card(), (SIDE - GAP) // 2
     upper, lower = columns(2, 0, high), columns(2, high + GAP, high)
     card.layout(shown.layout, upper[0], "layout")
-    lines = [
-        f'"{o.phrase}": [' + ", ".join(f"{v:.2f}" for v in (o.box.x, o.box.y, o.box.w, o.box.h)) + "]"
-        for o in shown.layout.objects
-    ]
-    card.text(",\n".join(lines), upper[1], 24, "#BFE3C0", "#1F3327")
+    wire = shown.layout.to_json()["objects"]
+    lines = [f'"{o["phrase"]}":\n{[round(v, 2) for v in o["box"]]}' for o in wire]
+    card.text("\n".join(lines), upper[1], 21, "#BFE3C0", "#1F3327")
     masks = shown.pictures["One mask per object"]
     card.picture(functools.reduce(ImageChops.lighter, masks), lower[0], "masks")
     card.picture(shown.pictures["With the boxes"][0], lower[1], "regional prompts")
