@@ -99,7 +99,6 @@ function install(node) {
   chain(node, "onConfigure", () => requestAnimationFrame(() => takePlace(node, view)));
   chain(node, "onAdded", () => (views.add(view), view.attach()));
   chain(node, "onRemoved", () => (views.delete(view), view.detach()));
-  views.add(view);
   node.setSize([Math.max(node.size[0], SIZE[0]), Math.max(node.size[1], SIZE[1])]);
 }
 

@@ -40,10 +40,10 @@ export class LayoutView {
       const mine = document.activeElement;
       if (this.root.contains(mine) && !this.root.contains(e.target)) mine.blur();
     };
-    this.attach();
+    this.refresh();
   }
 
-  /** Watches its size; `detach` ends that when the node is removed, and a node that comes back attaches anew. */
+  /** Called when the node enters a graph; `detach` when it leaves it. Before, between and after nothing is held. */
   attach() {
     this.observer.observe(this.stage);
     document.addEventListener("pointerdown", this.leave, true);
