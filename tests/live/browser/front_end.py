@@ -12,7 +12,7 @@ RENDERERS = {"classic": False, "nodes2": True}
 
 # Noise of the host's own page, and what an offline machine says about model downloads.
 HARMLESS = (
-    "404", "huggingface.co", "graph accessed before initialization", "is deprecated", "legacy queue", "user.css",
+    "404", "LiteGraph addWidget", "huggingface.co", "graph accessed before initialization", "is deprecated", "legacy queue", "user.css",
     "Content Security Policy",
 )  # fmt: skip
 
