@@ -179,11 +179,12 @@ def described(photo: Image.Image, text: str, parts: str) -> Card:
 
 def corrected(planned: Image.Image, result: Image.Image, editor: Image.Image) -> Card:
     """The layout editor with the user's boxes, the image before, and the image after."""
-    card, wide = Card(), (SIDE - GAP) // 2 - 40
-    card.picture(editor, (0, 0, SIDE - wide - GAP, SIDE), whole=False)
-    high = (SIDE - GAP) // 2
-    card.picture(planned, (SIDE - wide, 0, wide, high), "as planned", whole=False)
-    card.picture(result, (SIDE - wide, high + GAP, wide, high), "as edited", whole=False)
+    card, wide = Card(), 212
+    x = SIDE - wide
+    card.picture(editor, (0, 0, x - GAP, SIDE), whole=False)
+    card.picture(planned, (x, 0, wide, wide), "as planned")
+    card.text("move, draw, run again", (x, wide + GAP, wide, SIDE - 2 * (wide + GAP)), 26, "#FFD479")
+    card.picture(result, (x, SIDE - wide, wide, wide), "as edited")
     return card
 
 
@@ -309,7 +310,7 @@ def language_model(model: Path | None) -> Iterator[str]:
         process.wait(20)
 
 
-def make(titles: list[str], model: Path | None) -> None:
+def make(titles: list[str], model: Path | None, steps: int | None) -> None:
     with language_model(model) as address, tempfile.TemporaryDirectory() as folder:
         base = comfy_server.prepare(Path(folder))
         settings = base / "user" / "__ella_lmd" / "servers.json"
@@ -321,6 +322,9 @@ def make(titles: list[str], model: Path | None) -> None:
             for title in titles:
                 workflow = json.loads((WORKFLOWS / f"{title}.json").read_text(encoding="utf-8"))
                 prompt = exchanged(to_api(workflow, info), RECIPES[title])
+                for node in prompt.values():
+                    if steps and "steps" in node["inputs"]:
+                        node["inputs"]["steps"] = steps
                 if asks(prompt) and not address:
                     print(f"[ella-lmd] {title}: left as it is; it asks a language model (--model)", flush=True)
                     continue
@@ -363,13 +367,14 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("titles", nargs="*", metavar="TITLE")
     parser.add_argument("--model", type=Path, help="a language model for llama.cpp, 1.5 billion parameters or more")
+    parser.add_argument("--steps", type=int, help="other than the graphs' own, for a slow machine; 20 do")
     options = parser.parse_args(arguments)
     known = [*RECIPES, *DRAWN, EDITOR]
     if unknown := sorted(set(options.titles) - set(known)):
         parser.error(f"no recipe for {', '.join(unknown)}; there are: {', '.join(known)}")
     titles = options.titles or known
     if runs := [t for t in titles if t in RECIPES]:
-        make(runs, options.model)
+        make(runs, options.model, options.steps)
     if drawn := [t for t in titles if t not in RECIPES]:
         photographs(drawn)
     return 0
