@@ -5,7 +5,7 @@ import copy
 import comfy.samplers
 import pytest
 import torch
-from ella_lmd.lmd.energy import EnergyOptions, total_energy
+from ella_lmd.lmd.energy import EnergyOptions, energies, total_energy
 from ella_lmd.lmd.guidance import GuidanceOptions
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
 from ella_lmd.lmd.tokens import PhraseNotFound
@@ -172,17 +172,17 @@ def test_the_model_is_untouched_after_a_run_an_error_and_an_interrupt(guided, mo
         raise ZeroDivisionError("in the energy")
 
     with monkeypatch.context() as patch:
-        patch.setattr(guide_module, "total_energy", boom)
+        patch.setattr(guide_module, "energies", boom)
         with pytest.raises(ZeroDivisionError):
             guided.sample(guided.guided)
     assert_untouched(guided.model, before)
 
     def interrupt(*args):
         mm.interrupt_current_processing()
-        return total_energy(*args)
+        return energies(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(guide_module, "total_energy", interrupt)
+        patch.setattr(guide_module, "energies", interrupt)
         with pytest.raises(mm.InterruptProcessingException):
             guided.sample(guided.guided)
     assert_untouched(guided.model, before)
