@@ -212,7 +212,9 @@ RECIPES = {
     "LMD with a Local Language Model": Recipe(
         answered, f"{SCENE}scene with a pink square to the left of a purple triangle"
     ),
-    "LMD with Generate Text": Recipe(answered, f"{SCENE}scene with a yellow circle and a green triangle"),
+    "LMD with Generate Text": Recipe(
+        answered, f"{SCENE}scene with a red square on the left and a green circle on the right"
+    ),
     "LMD with a Text Model of ComfyUI": Recipe(
         answered, f"{SCENE}scene with a blue square on the top and a yellow star on the bottom"
     ),
