@@ -17,6 +17,7 @@ from pathlib import Path
 
 import aiohttp
 import comfy_server
+import pack
 from graph import to_api
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from tqdm import tqdm
@@ -32,12 +33,21 @@ NAMES = {
 }
 
 
-def sheet(sentence: str, folder: Path) -> Path:
+def names(sentence: str, width: int, height: int) -> list[str]:
+    """What each object's picture shows, in the order of the pictures: its number and phrase in the layout."""
+    pack.register()
+    from ella_lmd.lmd.offline import plan
+
+    objects = plan(sentence, width, height).objects
+    return sorted((f"{i} {o.phrase}" for i, o in enumerate(objects, 1)), key=lambda name: name.partition(" ")[2])
+
+
+def sheet(sentence: str, named: list[str], folder: Path) -> Path:
     """One picture of the whole job: layout, objects, the composed image, and plain sampling for comparison."""
-    objects = sorted(folder.glob("object *.png"))
     shown = [("layout", folder / "layout.png")]
-    shown += [(f"object {i + 1}", path) for i, path in enumerate(objects)]
-    shown += [("LMD", folder / "image.png"), ("plain sampling, same seed", folder / "plain.png")]
+    pictures = {name: folder / NAMES["object"].format(i) for i, name in enumerate(named, 1)}
+    shown += [(f"{name}, alone", pictures[name]) for name in sorted(named, key=lambda name: int(name.split()[0]))]
+    shown += [("LMD: all composed", folder / "image.png"), ("plain sampling, same seed", folder / "plain.png")]
     side, bar = 256, 34
     picture = Image.new("RGB", (len(shown) * (side + 8) + 8, side + 2 * bar + 8), "white")
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=17)
@@ -50,6 +60,17 @@ def sheet(sentence: str, folder: Path) -> Path:
         draw.text((x + 2, bar + side + 6), title, "black", font)
     picture.save(folder / "sheet.png")
     return folder / "sheet.png"
+
+
+def fill_in(workflow: dict, sentence: str | None, seed: int | None) -> None:
+    """Put the user's sentence and seed into the graph, where they are the first widgets of their nodes."""
+    for node in workflow["nodes"]:
+        speaks = node["type"] == "LLMLayoutPlanner" or node.get("title") == "The same sentence, plain"
+        draws = node["type"] in ("BoxGroundedSampler", "KSampler")
+        if speaks and sentence is not None:
+            node["widgets_values"][0] = sentence
+        if draws and seed is not None:
+            node["widgets_values"][0] = seed
 
 
 class Progress:
@@ -79,19 +100,23 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int)
     options = parser.parse_args(arguments)
     print("[ella-lmd] starting ComfyUI", flush=True)
+    try:
+        run(options.prompt, options.seed)
+    except RuntimeError as error:
+        sys.exit(f"[ella-lmd] {error}")
+    return 0
+
+
+def run(sentence: str | None, seed: int | None) -> None:
+    """The whole job on a server of its own; RuntimeError if the server or a node fails."""
     with tempfile.TemporaryDirectory() as folder:
         base = comfy_server.prepare(Path(folder))
         with comfy_server.server(base, "--preview-method", "none") as server:
             workflow = json.loads(WORKFLOW.read_text())
+            fill_in(workflow, sentence, seed)
             prompt = to_api(workflow, server.get("/object_info"))
-            for node in prompt.values():
-                if options.prompt and node["class_type"] == "LLMLayoutPlanner":
-                    node["inputs"]["prompt"] = options.prompt
-                if options.prompt and node["_meta"]["title"] == "The same sentence, plain":
-                    node["inputs"]["text"] = options.prompt
-                if options.seed is not None and "seed" in node["inputs"]:
-                    node["inputs"]["seed"] = options.seed
-            sentence = next(n["inputs"]["prompt"] for n in prompt.values() if n["class_type"] == "LLMLayoutPlanner")
+            planner = next(n["inputs"] for n in prompt.values() if n["class_type"] == "LLMLayoutPlanner")
+            sentence, named = planner["prompt"], names(planner["prompt"], planner["width"], planner["height"])
             print(f"[ella-lmd] {sentence}", flush=True)
             progress = Progress(server, {k: v["_meta"]["title"] for k, v in prompt.items()})
             entry = server.run(prompt, seconds=1800, client="demo")
@@ -105,10 +130,9 @@ def main(arguments: list[str]) -> int:
                     target = OUTPUT / NAMES[prefix].format(int(number))
                     shutil.copyfile(file, target)
                     print(f"[ella-lmd] {prefix:<8} {target}", flush=True)
-            print(f"[ella-lmd] all      {sheet(sentence, OUTPUT)}", flush=True)
-            shutil.copyfile(WORKFLOW, OUTPUT / "workflow.json")
+            print(f"[ella-lmd] all      {sheet(sentence, named, OUTPUT)}", flush=True)
+            (OUTPUT / "workflow.json").write_text(json.dumps(workflow, indent=2))
             print(f"[ella-lmd] workflow {OUTPUT / 'workflow.json'} (drop it, or image.png, onto ComfyUI)", flush=True)
-    return 0
 
 
 if __name__ == "__main__":
