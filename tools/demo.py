@@ -79,8 +79,8 @@ class Progress:
     def __init__(self, server: comfy_server.Server, titles: dict[str, str]):
         self.url = server.url.replace("http", "ws") + "/ws?clientId=demo"
         layout = "{desc:<24} {bar:40} {n_fmt}/{total_fmt} {elapsed}"
-        # With a width of its own it also shows in terminals that report none.
-        self.titles, self.bar = titles, tqdm(total=1, bar_format=layout, ncols=86)
+        # With a size of its own it also shows in terminals that report none.
+        self.titles, self.bar = titles, tqdm(total=1, bar_format=layout, ncols=86, nrows=20)
         threading.Thread(target=lambda: asyncio.run(self._listen()), daemon=True).start()
 
     async def _listen(self) -> None:
