@@ -196,7 +196,7 @@ DRAWN = {
     "ELLA Positive Only with ControlNet": "ELLA + ControlNet",
 }
 EDITOR = "LMD Layout Editor"
-CHANGE = "move the square to the left of the triangle, add a red star"
+CHANGE = "remove the triangle, add a blue star on the right"
 REPLY = """Objects: [('a yellow moon', [14, 10, 44, 44]), ('a green ring', [70, 74, 44, 44])]
 Background prompt: A realistic photo of a night scene
 Negative prompt: """
@@ -219,7 +219,7 @@ RECIPES = {
         answered, f"{SCENE}scene with a blue square on the top and a yellow star on the bottom"
     ),
     "LMD Multi-Round Edit": Recipe(
-        changed, f"{SCENE}grass scene with a yellow triangle on the left and a pink square on the right",
+        changed, f"{SCENE}scene with a red square on the left and a yellow triangle on the right",
         change={"Changed layout": {"source.instruction": CHANGE}},
     ),
     "Layout Guidance with KSampler": Recipe(
