@@ -37,7 +37,7 @@ def look_inside(info: dict) -> Builder:
         filename_prefix="look/energy_objects",
     )  # fmt: skip
     b.add(
-        "SaveImage", (480, 1100), (320, 240), "6. Energy of the whole image", images=(composer, "energy"),
+        "SaveImage", (480, 1180), (320, 240), "6. Energy of the whole image", images=(composer, "energy"),
         filename_prefix="look/energy",
     )  # fmt: skip
     sheet = b.add(
