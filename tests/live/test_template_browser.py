@@ -31,7 +31,7 @@ def test_every_graph_has_its_picture_in_the_template_browser(page, server):  # n
     page.run(OPEN)
     page.wait(CHOOSE, seconds=60)
     for title in WORKFLOWS:
-        seen = page.wait(PICTURE, title)
+        seen = page.wait(PICTURE, title, seconds=90)
         with Image.open(ROOT / "workflows" / f"{title}.jpg") as picture:
             for y, row in zip(PLACES, seen, strict=True):
                 for x, colour in zip(PLACES, row, strict=True):
