@@ -1,4 +1,4 @@
-"""What a person saw in a picture of the demo world, and how far the detector agrees.
+"""What was seen by eye in a picture of the demo world, and how far the detector agrees.
 
 A label is "COLOUR KIND X Y": what it is and roughly where its middle lies (0..1, y down). "?" stands for a colour or
 kind that eyes can't tell. An object is clear if both are named. Rules of comparison:
@@ -6,7 +6,7 @@ kind that eyes can't tell. An object is clear if both are named. Rules of compar
 - A clear object is found if a detection of its colour and kind has its centre within REACH of the label's.
 - An unclear object need not be found. One detection near it is no error if it contradicts nothing that was named.
 - Every other detection is an error.
-- The person's verdict on a benchmark prompt is the benchmark's own on the labels. It is open if it depends on how
+- The labels' verdict on a benchmark prompt is the benchmark's own on them. It is open if it depends on how
   unclear objects are read, or on which of several objects of a kind is meant; a strict one counts an unclear object as
   none of the things asked for and takes the object that was labelled first.
 """

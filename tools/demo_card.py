@@ -98,14 +98,14 @@ def samples(path: Path) -> None:
         for column in range(8)
     ]
     pictures = _drawn([text.replace("a orange", "an orange") for text in single] + list(SEVERAL))
-    side, bar, columns = model.IMAGE_SIZE, 26, 8
+    side, bar, columns = model.IMAGE_SIZE, 38, 8
     sheet = Image.new("RGB", (columns * (side + 4), len(pictures) // columns * (side + bar)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=10)
     for index, (prompt, picture) in enumerate(pictures):
         x, y = index % columns * (side + 4), index // columns * (side + bar)
         sheet.paste(picture, (x, y))
         draw.text((x + 1, y + side), textwrap.fill(prompt.replace("A realistic photo of", "..."), 26), "black", font)
-    sheet.save(path, quality=88)
+    sheet.save(path, quality=82, optimize=True)
     print(f"samples: {path}")
 
 

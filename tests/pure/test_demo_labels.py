@@ -1,4 +1,4 @@
-"""The detector against a person's eyes on pictures it was never tuned on, and the rules of that comparison."""
+"""The detector against labels made by eye on pictures it was never tuned on, and the rules of that comparison."""
 
 import json
 from collections import Counter
@@ -77,7 +77,7 @@ def test_the_held_out_set_covers_tasks_methods_and_layouts(held_out):
     assert not asked & {prompt for _, prompt in benchmark.prompts(100)}
 
 
-def test_the_detector_agrees_with_a_person_on_pictures_it_was_never_tuned_on(held_out):
+def test_the_detector_agrees_with_the_labels_on_pictures_it_was_never_tuned_on(held_out):
     """The numbers of demo/README.md, less a little. A worse detector fails here; a better one may raise the bounds, but
     no bound and no constant of the detector may be chosen by looking at which of these pictures it gets wrong."""
     counts = Counter()
