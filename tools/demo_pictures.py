@@ -5,9 +5,9 @@
     python run.py python tools/demo_pictures.py --score  how far the detector agrees with the labels
 
 84 pictures by the demo model, the first of 96 shuffled recipes, half plain sampling and half full LMD: ten benchmark
-prompts of each task and method (the numbers 200 to 219, which no table uses, with layouts from the truth and the planner in turn)
-and 16 freer prompts on all backgrounds; 20 and 50 steps in turn; seeds from 770,000 on. The
-pages show no prompts, so that who labels them does not know what was asked for. The labels, tests/data/held_out_labels.json, are
+prompts of each task and method (the numbers 200 to 219, which no table uses, with layouts from the truth and the planner
+in turn) and 16 freer prompts on all backgrounds; 20 and 50 steps in turn; seeds from 770,000 on. The pages show no
+prompts, so that who labels them does not know what was asked for. The labels, tests/data/held_out_labels.json, are
 written by hand.
 """
 
