@@ -150,7 +150,7 @@ class Capture:
             self.maps[layer] = AttentionMap(probs, height, width)
             if len(self.maps) == len(self.layers):
                 raise LayersDone
-            return _attention_output(previous, q, k, v, extra_options)
+            return attention_output(previous, q, k, v, extra_options)
 
         return replace
 
@@ -177,12 +177,13 @@ class Observer:
                     parts = zip(probs.chunk(len(self.columns)), self.columns)
                     height, width = extra_options["activations_shape"][-2:]
                     self.record(layer, AttentionMap(torch.cat([p[..., c] for p, c in parts]), height, width))
-            return _attention_output(previous, q, k, v, extra_options)
+            return attention_output(previous, q, k, v, extra_options)
 
         return replace
 
 
-def _attention_output(previous: Callable | None, q: Tensor, k: Tensor, v: Tensor, extra_options: dict) -> Tensor:
+def attention_output(previous: Callable | None, q: Tensor, k: Tensor, v: Tensor, extra_options: dict) -> Tensor:
+    """What the layer gives without a patch of ours: the patch that was there before, or the host's attention."""
     if previous is not None:
         return previous(q, k, v, extra_options)
     return optimized_attention(

@@ -8,13 +8,12 @@ from typing import Any
 
 import comfy.patcher_extension
 import torch
-from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
 from ...lmd.layout import Layout
 from ...lmd.looking import AttentionRecord, Look, group_numbers, joined
 from ...lmd.prompts import overall_prompt
-from .attention import COND, Layer, add_patches, probabilities, resolve_layers
+from .attention import COND, Layer, add_patches, attention_output, probabilities, resolve_layers
 from .guide import Target, guidance_target
 from .text import offset_in, shifted
 
@@ -52,12 +51,7 @@ class Watch:
             # Passes with gradients are guidance at work; the ordinary pass of the same step follows.
             if self.entry is not None and not torch.is_grad_enabled():
                 self._see(layer, q, k, extra_options)
-            if previous is not None:
-                return previous(q, k, v, extra_options)
-            return optimized_attention(
-                q, k, v, heads=extra_options["n_heads"], attn_precision=extra_options["attn_precision"],
-                transformer_options=extra_options,
-            )  # fmt: skip
+            return attention_output(previous, q, k, v, extra_options)
 
         return replace
 
