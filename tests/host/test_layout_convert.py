@@ -1,13 +1,11 @@
 """Layouts to and from the host's own nodes: the same boxes, elements, masks and conditioning as core nodes make."""
 
-import asyncio
 import json
 
 import comfy.gligen
 import comfy.model_management
 import comfy.model_patcher
 import comfy.samplers
-import execution
 import folder_paths
 import pytest
 import test_models
@@ -15,6 +13,7 @@ import torch
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
 from ella_lmd.nodes import layout_convert
 from ella_lmd.nodes.host import regions
+from ella_lmd.tests.host.executor import run
 
 import nodes as host_nodes
 
@@ -36,15 +35,6 @@ def registered(tmp_path, monkeypatch, extra_nodes):
     monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path))
     for node in layout_convert.NODES:
         monkeypatch.setitem(host_nodes.NODE_CLASS_MAPPINGS, node.GET_SCHEMA().node_id, node)
-
-
-def run(name, **inputs):
-    """One node as the executor runs it: its inputs expanded from a prompt's flat form, its outputs collected."""
-    cls = host_nodes.NODE_CLASS_MAPPINGS[name]
-    data, missing, v3_data = execution.get_input_data(inputs, cls, "1")
-    assert not missing
-    out, ui, *_ = asyncio.run(execution.get_output_data("p", "1", cls(), data, v3_data=v3_data))
-    return [o[0] for o in out], ui
 
 
 def core(name, function, *args):

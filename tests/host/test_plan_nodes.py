@@ -1,14 +1,13 @@
 """The planning nodes through the host's own schema, validation and input code."""
 
-import asyncio
 import json
 import logging
 
-import execution
 import folder_paths
 import pytest
 import torch
 from ella_lmd.nodes import lmd_plan
+from ella_lmd.tests.host.executor import run
 
 import nodes as host_nodes
 
@@ -23,15 +22,6 @@ def registered(tmp_path, monkeypatch):
     monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path))
     for node in lmd_plan.NODES:
         monkeypatch.setitem(host_nodes.NODE_CLASS_MAPPINGS, node.GET_SCHEMA().node_id, node)
-
-
-def run(name, **inputs):
-    """One node as the executor runs it: its inputs expanded from a prompt's flat form, its outputs collected."""
-    cls = host_nodes.NODE_CLASS_MAPPINGS[name]
-    data, missing, v3_data = execution.get_input_data(inputs, cls, "1")
-    assert not missing
-    out, ui, *_ = asyncio.run(execution.get_output_data("p", "1", cls(), data, v3_data=v3_data))
-    return [o[0] for o in out], ui
 
 
 def plan(prompt="two cats on a table", width=512, height=512, **source):
