@@ -111,7 +111,7 @@ def converse(ask: Ask, request: Request) -> Outcome:
         else:
             violations, unsure = request.faults(layout)
             read.append((len(violations), layout, violations, unsure))
-            faults = [v.text for v in violations]
+            faults = [v.text + v.advice for v in violations]
         if not faults or turn == request.reasks:
             break
         asked.append("; ".join(faults))

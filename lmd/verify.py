@@ -6,6 +6,7 @@ listed in `Verdict.unsure`.
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -28,7 +29,8 @@ _MOST_COUNTED = 10
 @dataclass(frozen=True)
 class Violation:
     """One thing that is wrong. `kind`: count, attribute, relation, negation, overlap, canvas, size, negative or
-    background. `boxes` and `others` are object indices that geometry can mend; `relation` says what should hold.
+    background. `boxes` and `others` are object indices that geometry can mend; `relation` says what should hold;
+    `advice` is for the language model alone: which numbers to change.
     """
 
     kind: str
@@ -36,6 +38,7 @@ class Violation:
     boxes: tuple[int, ...] = ()
     others: tuple[int, ...] = ()
     relation: str = ""
+    advice: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ def check(prompt: str, layout: Layout) -> Verdict:
     return Verdict(tuple(found), unsure)
 
 
+@functools.lru_cache(maxsize=64)  # a repair checks dozens of candidates for one prompt
 def understand(prompt: str) -> tuple[Scene | None, tuple[str, ...]]:
     """What the prompt says, or None; and what of it was not understood."""
     text = prompt.strip()
@@ -216,8 +220,8 @@ def _relations(scene: Scene, layout: Layout, mine: dict[int, list[int]], prompt:
         if not holds(relation.kind, first, second):
             names = layout.objects[a[0]].phrase, layout.objects[b[0]].phrase
             text = f'"{names[0]}" must be {_SAYING[relation.kind]} "{names[1]}", but its box is not'
-            text += _numbers(relation.kind, names, first[0], second[0], layout)
-            found.append(Violation("relation", text, tuple(a), tuple(b), relation.kind))
+            advice = _numbers(relation.kind, names, first[0], second[0], layout)
+            found.append(Violation("relation", text, tuple(a), tuple(b), relation.kind, advice))
     pairs = {id(t) for r in opposites(scene) for t in (*r.subjects, *r.targets)}
     for thing in scene.things:
         if thing.position != (None, None) and mine[id(thing)] and id(thing) not in pairs:

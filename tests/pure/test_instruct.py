@@ -1,5 +1,7 @@
 """The request to a language model: complete for any canvas, and its own examples are flawless answers."""
 
+import json
+
 import pytest
 from ella_lmd.lmd import instruct, parse, quality
 
@@ -15,6 +17,25 @@ def test_every_example_is_a_flawless_answer_on_any_canvas(example, size):
     for o in layout.objects:
         assert o.phrase.startswith(("a ", "an "))
         assert o.box.x >= 0 and o.box.x + o.box.w <= 1 and o.box.y >= 0 and o.box.y + o.box.h <= 1
+
+
+def test_an_answer_says_in_words_where_a_thing_is_before_its_numbers():
+    box = list(instruct.schema()["properties"]["objects"]["items"]["properties"])
+    assert box == ["name", "place", "box"]
+    for wide, as_json in ((512, True), (1024, True), (512, False)):
+        answers = [m["content"] for m in instruct.messages("a cat", wide, 512, 7, as_json) if m["role"] == "assistant"]
+        for example, text in zip(instruct.EXAMPLES, answers, strict=True):
+            places = []
+            for _, (x, y, w, h) in example.objects:
+                column, row = (("left", "", "right"), ("top", "", "bottom"))
+                middle = column[int((x + w / 2) * 3 / 512)], row[int((y + h / 2) * 3 / 512)]
+                places.append(f"{middle[1]} {middle[0]}".strip() or "middle")
+            if as_json:
+                said = [o["place"] for o in json.loads(text)["objects"]]
+            else:
+                line = text.split("\nPlaces: ")[1].split("\nObjects: ")[0]
+                said = [part.split(": ")[1] for part in line.split("; ")]
+            assert said == places
 
 
 def test_the_examples_cover_what_small_models_get_wrong():

@@ -189,3 +189,19 @@ def test_small_boxes_of_one_size_grow_apart_in_size_and_keep_their_order():
     boxes = [o.box for o in mended.objects]
     assert boxes[0].area > 1.5 * broken.objects[0].box.area and len({round(b.h, 3) for b in boxes}) == 3
     assert all(a.x + a.w <= b.x + 0.01 for a, b in zip(boxes, boxes[1:]))
+
+
+@pytest.mark.parametrize(
+    "relation, axis, smaller",
+    [("to the left of", "left", 0), ("to the right of", "left", 1), ("above", "top", 0), ("below", "top", 1)],
+)
+def test_a_wrong_place_is_told_to_the_model_in_its_numbers_and_to_the_user_without(relation, axis, smaller):
+    away = Box(0.7, 0.7, 0.2, 0.2), Box(0.1, 0.1, 0.2, 0.2)
+    boxes = away if smaller == 0 else away[::-1]
+    layout = Layout(512, 512, (LayoutObject("a cat", boxes[0]), LayoutObject("a dog", boxes[1])), "A meadow", "")
+    (fault,) = check(f"a cat {relation} a dog", layout).violations
+    names = ("a cat", "a dog")
+    less, more = names[smaller], names[1 - smaller]
+    assert f'give "{less}" a much smaller {axis} and "{more}" a much larger {axis}' in fault.advice
+    assert "much smaller" not in fault.text
+    assert not any("much smaller" in said for said in repair(f"a cat {relation} a dog", layout)[1])
