@@ -24,20 +24,21 @@ class Case:
     seed: int
     steps: int
     shared_seconds: float = 0.0
-    _objects: dict[bool, tuple[Any, float]] = field(default_factory=dict)
+    _objects: dict[tuple[bool, bool], tuple[Any, float]] = field(default_factory=dict)
 
-    def objects(self, guided: bool = True):
-        """LMD's first stage with the published options, or without any guidance."""
+    def objects(self, guided: bool = True, early: bool = False):
+        """LMD's first stage with the published options, without any guidance, or ended early."""
         from ella_lmd.nodes.lmd_sample import BoxGroundedSampler
 
-        if guided in self._objects:
-            self.shared_seconds += self._objects[guided][1]
+        if (guided, early) in self._objects:
+            self.shared_seconds += self._objects[guided, early][1]
         else:
             start = time.process_time()
             arguments = (self.model, self.clip, self.layout, self.seed, self.steps, CFG, SAMPLER, SCHEDULER)
-            runs = BoxGroundedSampler.execute(*arguments, "reference", options=options(guided=guided)).args[0]
-            self._objects[guided] = runs, time.process_time() - start
-        return self._objects[guided][0]
+            how = replace(options(guided=guided), stop_early=early)
+            runs = BoxGroundedSampler.execute(*arguments, "reference", options=how).args[0]
+            self._objects[guided, early] = runs, time.process_time() - start
+        return self._objects[guided, early][0]
 
     def encode(self, text: str):
         import nodes
@@ -95,14 +96,17 @@ def one_run(guidance: Callable) -> Callable:
     return row
 
 
-def lmd(frozen: float = 0.5, mask: str = "", guided: bool = True, transfer: bool = True) -> Callable:
-    """Both stages; `mask` is another mask source, `guided` False leaves composition alone."""
+def lmd(
+    frozen: float = 0.5, mask: str = "", guided: bool = True, transfer: bool = True, early: bool = False
+) -> Callable:
+    """Both stages; `mask` is another mask source, `guided` False leaves composition alone, `early` is stop_early."""
 
     def row(case: Case):
         from ella_lmd.nodes.lmd_compose import LatentComposer
         from ella_lmd.nodes.lmd_sample import LMDObjectMasks
 
-        objects = replace(case.objects(guided), options=options(guided, transfer))
+        objects = case.objects(guided, early)
+        objects = replace(objects, options=replace(options(guided, transfer), stop_early=early))
         if mask and objects.runs:
             objects = LMDObjectMasks.execute(objects, mask, 0.25).args[0]
         return LatentComposer.execute(case.model, case.clip, objects, frozen).args[0]
@@ -120,6 +124,7 @@ ROWS: dict[str, Callable] = {
     "box masks": lmd(mask="box"),
     "frozen 0": lmd(frozen=0.0),
     "frozen 0.25": lmd(frozen=0.25),
+    "stop early": lmd(early=True),
     "full": lmd(),
 }
 

@@ -95,14 +95,18 @@ def images_that_fit(model: Any, shape: Sequence[int]) -> int:
     """How many images like `shape` [_, C, h, w] fit in one guided pass of this MODEL, by the host's figures.
 
     Counted is the memory that is left when the host has unloaded the other models and loaded this one; if that is not
-    much, half of the memory: the host then streams a part of the weights, which more images per pass pay back.
+    much, half of the memory: the host then streams a part of the weights, which more images per pass pay back. On the
+    CPU it is half of what the machine has free: its weights lie there already, and other programs live there too.
     """
     management, device = comfy.model_management, model.load_device
+    free = management.get_free_memory(device)
     if management.is_device_cpu(device):
-        return 1
-    loaded = sum(m.model_loaded_memory() for m in management.current_loaded_models if m.device == device)
-    free = management.get_free_memory(device) + loaded - management.extra_reserved_memory()
-    return int(max(free - model.model_size(), free / 2) / (pass_memory(model.model, shape) * GRADIENT_SHARE))
+        free /= 2
+    else:
+        loaded = sum(m.model_loaded_memory() for m in management.current_loaded_models if m.device == device)
+        free += loaded - management.extra_reserved_memory()
+        free = max(free - model.model_size(), free / 2)
+    return int(free / (pass_memory(model.model, shape) * GRADIENT_SHARE))
 
 
 @contextlib.contextmanager
