@@ -14,9 +14,8 @@ from typing import Any
 import comfy.model_patcher
 import comfy.samplers
 import torch
-from comfy.ldm.modules.attention import attention_pytorch
 from ella_lmd.lmd.energy import AttentionMap, EnergyOptions, GuidedObject, References, total_energy
-from ella_lmd.nodes.host.attention import Layer, add_patches
+from ella_lmd.nodes.host.attention import Layer, add_patches, fused
 from ella_lmd.nodes.host.weights import grad_ready, normal
 from torch import Tensor, nn
 
@@ -54,7 +53,7 @@ class Naive:
         maps: dict[Layer, AttentionMap] = {}
         options = comfy.model_patcher.create_model_options_clone(model_options)
         to = options.setdefault("transformer_options", {})
-        to["optimized_attention_override"] = _fused if self.fused else _plain
+        to["optimized_attention_override"] = fused if self.fused else _plain
         kept = layers if self.fused else cross_attention_layers(model.diffusion_model)
         columns = sorted({p for o in objects for p in (*o.positions, o.word)}) if self.fused else None
 
@@ -115,7 +114,3 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> tuple[Tensor, Tensor]
 
 def _plain(_function: Any, q: Tensor, k: Tensor, v: Tensor, heads: int, *_args: Any, **_kwargs: Any) -> Tensor:
     return attend(q, k, v, heads)[1]
-
-
-def _fused(_function: Any, *args: Any, **kwargs: Any) -> Tensor:
-    return attention_pytorch(*args, **kwargs)

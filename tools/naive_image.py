@@ -36,7 +36,7 @@ from ella_lmd.lmd.prompts import (
     with_negative,
 )
 from ella_lmd.lmd.tokens import extend
-from ella_lmd.nodes.host.attention import COND, Layer, add_patches, mask_layer, resolve_layers
+from ella_lmd.nodes.host.attention import COND, Layer, add_patches, mask_layer, resolve_layers, use_fused_on_cpu
 from ella_lmd.nodes.host.text import encode, guided_objects, tokenizer
 from naive_guidance import Naive, attend
 from torch import Tensor
@@ -140,6 +140,7 @@ class _Sampler:
     saved: Saved | None
 
     def sample(self, model, noise, settings, sigmas, positive, negative) -> Tensor:
+        use_fused_on_cpu(model)  # as the published passes without gradients do
         sampler = comfy.samplers.KSAMPLER(self._run)
         latent = torch.zeros_like(noise)
         return comfy.sample.sample_custom(

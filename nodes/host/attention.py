@@ -6,8 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import comfy.model_management
 import torch
-from comfy.ldm.modules.attention import SpatialTransformer, optimized_attention
+from comfy.cli_args import args
+from comfy.ldm.modules.attention import (
+    SpatialTransformer,
+    attention_pytorch,
+    attention_sub_quad,
+    optimized_attention,
+)
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, Upsample
 from torch import Tensor
 
@@ -190,6 +197,22 @@ def attention_output(previous: Callable | None, q: Tensor, k: Tensor, v: Tensor,
         q, k, v, heads=extra_options["n_heads"], attn_precision=extra_options["attn_precision"],
         transformer_options=extra_options,
     )  # fmt: skip
+
+
+def fused(function: Callable, *args: Any, **kwargs: Any) -> Tensor:
+    """PyTorch's fused attention in the place of `function`, as an override in the host's transformer options."""
+    return attention_pytorch(*args, **kwargs)
+
+
+def use_fused_on_cpu(model: Any) -> None:
+    """Patch `model` (a clone that the caller owns) so that a CPU uses PyTorch's fused attention.
+
+    The host means it for GPUs and falls back to attention in slices, which takes up to 1.7 times as long for a pass
+    (docs/performance.md). An attention that a start-up option or another node has chosen is left alone.
+    """
+    fallback = optimized_attention is attention_sub_quad and not args.use_quad_cross_attention
+    if fallback and comfy.model_management.is_device_cpu(model.load_device):
+        model.model_options["transformer_options"].setdefault("optimized_attention_override", fused)
 
 
 def add_patches(transformer_options: dict, layers: Sequence[Layer], make: Callable[[Layer, Any], Callable]) -> None:

@@ -13,11 +13,10 @@ import comfy.model_patcher
 import comfy.patcher_extension
 import comfy.samplers
 import torch
-from comfy.ldm.modules.attention import attention_pytorch
 from torch import Tensor
 
 from ...lmd.energy import AttentionMap
-from .attention import GUIDED_PASS, Capture, Layer, LayersDone, add_patches
+from .attention import GUIDED_PASS, Capture, Layer, LayersDone, add_patches, fused
 from .economy import ADVICE, Economy, GuidanceOutOfMemory, is_out_of_memory, recomputed
 from .uncompiled import uncompiled
 from .weights import grad_ready, normal
@@ -224,7 +223,7 @@ def _guided_options(
     to = options.setdefault("transformer_options", {})
     to[GUIDED_PASS] = True
     # Of the host's attention functions only PyTorch's is differentiable in every case.
-    to["optimized_attention_override"] = lambda function, *args, **kwargs: attention_pytorch(*args, **kwargs)
+    to["optimized_attention_override"] = fused
     compiled = to.get("wrappers", {}).get(comfy.patcher_extension.WrappersMP.APPLY_MODEL, {})
     if "torch.compile" in compiled:
         to["wrappers"] = {

@@ -13,6 +13,7 @@ from ...lmd.energy import References
 from ...lmd.objects import ObjectRuns, compose_runs
 from ...lmd.prompts import OVERALL_NEGATIVE, overall_prompt, with_negative
 from ...lmd.tokens import extend
+from .attention import use_fused_on_cpu
 from .guide import EnergyTrace, Guide, Target, reserve_memory
 from .object_stage import KEY, Bar, sample_latent, sample_objects, sampler_of, sigmas_of
 from .steps import Step, add_step_hook
@@ -58,6 +59,8 @@ def compose_and_sample(
     patched = model.clone()
     add_step_hook(patched, KEY, hook_factory)
     reserve_memory(patched, KEY)
+    if objects.runs:  # without any it is the host's own run, bit for bit
+        use_fused_on_cpu(patched)
     bar = Bar(model, len(objects.runs) + 1, settings.steps, first=len(objects.runs))
     latent = sample_latent(
         patched, composition.noise, settings, sampler_of(settings), sigmas, positive_cond or encoding, negative_cond,

@@ -22,7 +22,7 @@ from ...lmd.layout import Box, Layout
 from ...lmd.objects import ObjectRun, ObjectRuns, attention_mask, initial_noise, object_noise, object_numbers
 from ...lmd.options import LMDOptions, SamplingSettings
 from ...lmd.prompts import OBJECT_NEGATIVE, Group, ObjectPrompt, object_prompts, with_negative
-from .attention import Layer, Observer, add_patches, mask_layer, resolve_layers
+from .attention import Layer, Observer, add_patches, mask_layer, resolve_layers, use_fused_on_cpu
 from .cache import OBJECT_RUNS, model_signature, signature
 from .economy import images_that_fit, is_out_of_memory
 from .guide import EnergyTrace, Guide, Target, reserve_memory
@@ -217,6 +217,7 @@ class ObjectStage:
         patched = self.model.clone()
         observer = _StepObserver([target.objects[0].word for target in targets])
         add_patches(patched.model_options["transformer_options"], self.layers, observer.patch)
+        use_fused_on_cpu(patched)
         hooks: dict[int, _ObjectHook] = {}
 
         def make_hook(i: int, run: SamplerRun) -> _ObjectHook:

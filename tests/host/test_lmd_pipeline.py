@@ -6,7 +6,7 @@ import torch
 from ella_lmd.lmd.guidance import GuidanceOptions
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
 from ella_lmd.lmd.options import LMDOptions, SamplingSettings
-from ella_lmd.nodes.host import cache, lmd, masks, object_stage
+from ella_lmd.nodes.host import attention, cache, lmd, masks, object_stage
 from ella_lmd.nodes.host.guide import EnergyTrace, patch_guidance
 
 import nodes
@@ -274,6 +274,39 @@ def test_the_fast_schedule_leaves_the_needed_steps_as_they_were(demo):
     lmd.compose_and_sample(model, clip, fast)
     with pytest.raises(ValueError, match="fast_schedule and stop_early off"):
         lmd.compose_and_sample(model, clip, fast, frozen_ratio=0.9)
+
+
+def test_both_stages_use_fused_attention_on_a_cpu_unless_something_else_was_chosen(demo, monkeypatch):
+    """The host's fallback for CPUs is slower; another node's choice, and a start-up option, stay as they are."""
+    seen = []
+
+    def counting(name, function):
+        def attention(*args, **kwargs):
+            seen.append(name)
+            return function(*args, **kwargs)
+
+        return attention
+
+    def latent(model):
+        cache.OBJECT_RUNS.clear()
+        seen.clear()
+        options = LMDOptions(guidance=GuidanceOptions(loss_scale=0.0))  # guided passes have an attention of their own
+        objects = lmd.sample_objects(model, demo[1], LAYOUT, SETTINGS, options)
+        return lmd.compose_and_sample(model, demo[1], objects)[0]
+
+    monkeypatch.setattr(attention, "attention_pytorch", counting("fused", attention.attention_pytorch))
+    fused = latent(demo[0])
+    assert seen.count("fused") > 50
+    chosen = demo[0].clone()
+    override = counting("chosen", lambda function, *args, **kwargs: function(*args, **kwargs))
+    chosen.model_options["transformer_options"]["optimized_attention_override"] = override
+    by_choice = latent(chosen)
+    assert set(seen) == {"chosen"}
+    assert "optimized_attention_override" not in demo[0].model_options["transformer_options"]
+    monkeypatch.setattr(attention.args, "use_quad_cross_attention", True)
+    by_option = latent(demo[0])
+    assert not seen and torch.equal(by_option, by_choice)
+    assert torch.allclose(fused, by_option, atol=1e-3)
 
 
 def test_a_layout_without_objects_is_a_plain_run_of_the_background(demo):

@@ -270,8 +270,11 @@ def test_automatic_counts_by_the_hosts_figures(demo, monkeypatch):
     stage = object_stage.ObjectStage
     model, clip, _ = demo
     settings = replace(SETTINGS, steps=1)
-    assert stage(model, clip, LAYOUT, settings, TWICE, None, torch.zeros(2), "").at_once() >= 1
     one = economy.pass_memory(model.model, (1, 4, 16, 16)) * economy.GRADIENT_SHARE
+    for room, expected in ((1.5 * one, 1), (6.5 * one, 3), (1e12, object_stage.MOST_OBJECTS)):
+        monkeypatch.setattr(mm, "get_free_memory", lambda device, room=room: room)
+        found = stage(model, clip, LAYOUT, settings, TWICE, None, torch.zeros(2), "").at_once()
+        assert found == expected, "half of what a machine that computes on its CPU has free"
     monkeypatch.setattr(mm, "is_device_cpu", lambda device: False)
     monkeypatch.setattr(mm, "current_loaded_models", [])
     size = model.model_size() + mm.extra_reserved_memory()
