@@ -38,12 +38,6 @@ class GuidanceOptions:
         return self.max_iter[min(index, len(self.max_iter) - 1)]
 
 
-PRESETS = {
-    "reference": GuidanceOptions(),
-    "paper": GuidanceOptions(max_iter=(5,) * 5 + (4,) * 5 + (3,) * 5 + (2,) * 5 + (1,) * 10),
-}
-
-
 def parse_iterations(text: str) -> tuple[int, ...]:
     """ "4x5, 3x5, 2x10, 1x10" -> four iterations for five reference steps, three for five, and so on.
 

@@ -56,6 +56,18 @@ class LMDOptions:
         return centred_box(box, False, "floor_padding", floor_padding=self.floor_padding)
 
 
+PRESETS = {
+    "reference": LMDOptions(),
+    "paper": LMDOptions(guidance=GuidanceOptions(max_iter=(5,) * 5 + (4,) * 5 + (3,) * 5 + (2,) * 5 + (1,) * 10)),
+    "fast": LMDOptions(
+        guidance=GuidanceOptions(loss_scale=10.0, max_index_step=25, max_iter=(2,) * 5 + (1,) * 20), stop_early=True
+    ),
+}
+"""`reference`: the published code. `paper`: the schedule of the paper's text. `fast`: this project's own, half as many
+iterations of twice the strength, and objects that stop where they are no longer frozen; what it costs in obedience is
+measured on the demo model only (demo/README.md, The table)."""
+
+
 @dataclass(frozen=True)
 class SamplingSettings:
     """How the objects were sampled; the composed image must be sampled alike, so these travel with them."""

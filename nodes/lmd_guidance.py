@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from comfy_api.latest import io
 
-from ..lmd.guidance import PRESETS
 from ..lmd.looking import group_numbers
+from ..lmd.options import PRESETS
 from .host.guide import EnergyTrace, guidance_target, patch_guidance
 from .host.plots import energy_plot
-from .lmd_options import CATEGORY, preset_options
+from .lmd_options import CATEGORY
 from .types import LayoutType, OptionsType, TraceType
 
 
@@ -38,8 +38,8 @@ class LayoutGuidance(io.ComfyNode):
                 io.Float.Input("end_percent", default=1.0, min=0.0, max=1.0, step=0.001,
                                tooltip="Where it ends at the latest; the published schedule itself ends at 0.6."),
                 io.Combo.Input("preset", options=list(PRESETS), default="reference",
-                               tooltip="Guidance schedule: reference (the published code) or paper. Ignored when "
-                               "options are connected."),
+                               tooltip="Guidance schedule: reference (the published code), paper, or fast (half the "
+                               "guidance at twice the strength). Ignored when options are connected."),
                 OptionsType.Input("options", optional=True, tooltip="From LMD Options; replaces the preset."),
             ],
             outputs=[
@@ -54,7 +54,7 @@ class LayoutGuidance(io.ComfyNode):
     def execute(
         cls, model, clip, layout, prompt, strength, start_percent, end_percent, preset, options=None
     ) -> io.NodeOutput:
-        options = options or preset_options(preset)
+        options = options or PRESETS[preset]
         guidance = replace(options.guidance, loss_scale=options.guidance.loss_scale * strength)
         target, positive = guidance_target(clip, layout, prompt, options.layers, start_percent, end_percent)
         trace = EnergyTrace(numbers=group_numbers(layout))

@@ -6,21 +6,18 @@ from dataclasses import replace
 
 from comfy_api.latest import io
 
-from ..lmd.guidance import PRESETS, parse_iterations
-from ..lmd.options import LMDOptions
+from ..lmd.guidance import parse_iterations
+from ..lmd.options import PRESETS, LMDOptions
 from .types import OptionsType
 
 CATEGORY = "LMD"
 
 
-def preset_options(preset: str) -> LMDOptions:
-    return LMDOptions(guidance=PRESETS[preset])
-
-
 class LMDOptionsNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        g, e, o = PRESETS["reference"], PRESETS["reference"].energy, LMDOptions()
+        o = PRESETS["reference"]
+        g, e = o.guidance, o.guidance.energy
         ratio = {"min": 0.0, "max": 1.0, "step": 0.01}
         return io.Schema(
             node_id="LMDOptions",
@@ -105,12 +102,13 @@ class LMDOptionsNode(io.ComfyNode):
         cls, loss_scale, loss_threshold, iterations, last_guided_step, fg_weight, bg_weight, reference_weight,
         fg_top_p, bg_top_p, energy, **stage,
     ) -> io.NodeOutput:  # fmt: skip
+        published = PRESETS["reference"].guidance
         energy = replace(
-            PRESETS["reference"].energy, fg_top_p=fg_top_p, bg_top_p=bg_top_p, fg_weight=fg_weight,
+            published.energy, fg_top_p=fg_top_p, bg_top_p=bg_top_p, fg_weight=fg_weight,
             bg_weight=bg_weight, reference_weight=reference_weight, kind=energy,
         )  # fmt: skip
         guidance = replace(
-            PRESETS["reference"], loss_scale=loss_scale, loss_threshold=loss_threshold, energy=energy,
+            published, loss_scale=loss_scale, loss_threshold=loss_threshold, energy=energy,
             max_iter=parse_iterations(iterations), max_index_step=last_guided_step,
         )  # fmt: skip
         return io.NodeOutput(LMDOptions(guidance=guidance, **stage))

@@ -6,14 +6,13 @@ import comfy.samplers
 import torch
 from comfy_api.latest import io
 
-from ..lmd.guidance import PRESETS
 from ..lmd.looking import object_numbers
-from ..lmd.options import SamplingSettings
+from ..lmd.options import PRESETS, SamplingSettings
 from .host import sam
 from .host.lmd import sample_objects
 from .host.masks import ATTENTION_IN_BOX, SOURCES, decode, new_masks
 from .host.plots import energy_plot
-from .lmd_options import CATEGORY, preset_options
+from .lmd_options import CATEGORY
 from .types import LayoutType, ObjectsType, OptionsType, SamType
 
 sam.register_folder()
@@ -45,8 +44,9 @@ class BoxGroundedSampler(io.ComfyNode):
                 io.Combo.Input("scheduler", options=comfy.samplers.KSampler.SCHEDULERS, default="ddim_uniform",
                                tooltip="Noise schedule. ddim_uniform is the published one."),
                 io.Combo.Input("preset", options=list(PRESETS), default="reference",
-                               tooltip="Guidance schedule: reference (the published code) or paper (5 iterations, one "
-                               "less every five steps). Ignored when options are connected."),
+                               tooltip="Guidance schedule: reference (the published code), paper (5 iterations, one "
+                               "less every five steps) or fast (half the guidance at twice the strength; objects stop "
+                               "when they have been used). Ignored when options are connected."),
                 io.Int.Input("batch_size", default=1, min=1, max=64, advanced=True,
                              tooltip="Images to make; each has its own noise and is guided on its own."),
                 io.String.Input("negative", default="", multiline=True, optional=True, advanced=True,
@@ -66,7 +66,7 @@ class BoxGroundedSampler(io.ComfyNode):
         options=None,
     ) -> io.NodeOutput:  # fmt: skip
         settings = SamplingSettings(seed, steps, cfg, sampler_name, scheduler, batch_size)
-        options = options or preset_options(preset)
+        options = options or PRESETS[preset]
         objects = sample_objects(model, clip, layout, settings, options, negative)
         numbers = object_numbers(objects)
         curves = [(f"{n} {run.item.phrase}", run.energies) for n, run in zip(numbers, objects.runs)]

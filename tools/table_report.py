@@ -51,7 +51,7 @@ def table(rows: dict[str, Records], tasks: Sequence[str], layout: Callable) -> s
     `to full` and `time`, relative to plain sampling, are over the prompts that both rows have.
     """
     lines = [
-        f"{'':18}{'prompts':>8}"
+        f"{'':22}{'prompts':>8}"
         + "".join(f"{task:>13}" for task in tasks)
         + f"{'overall':>10}{'95 %':>14}{'in box':>8}{'to full':>9}{'time':>8}"
     ]
@@ -68,7 +68,7 @@ def table(rows: dict[str, Records], tasks: Sequence[str], layout: Callable) -> s
         hits = sum(obeyed(plan, found) for plan, found in plans)
         times = [sum(r[k]["seconds"] for k in both) for r in (records, rows.get("plain", {}))]
         lines.append(
-            f"{name:18}{count:8}{rates}{100 * good / count:10.1f}{f'{low:.1f} to {high:.1f}':>14}"
+            f"{name:22}{count:8}{rates}{100 * good / count:10.1f}{f'{low:.1f} to {high:.1f}':>14}"
             + (f"{100 * hits / things:8.0f}" if things else f"{'-':>8}")
             + (f"{margin(rows, name, 'full'):+9.1f}" if "full" in rows and name != "full" else " " * 9)
             + (f"{times[0] / times[1]:7.1f}x" if both else "")

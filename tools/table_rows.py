@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +25,20 @@ class Case:
     seed: int
     steps: int
     shared_seconds: float = 0.0
-    _objects: dict[tuple[bool, bool], tuple[Any, float]] = field(default_factory=dict)
+    _objects: dict[Any, tuple[Any, float]] = field(default_factory=dict)
 
-    def objects(self, guided: bool = True, early: bool = False):
-        """LMD's first stage with the published options, without any guidance, or ended early."""
+    def objects(self, options: Any):
+        """LMD's first stage with these options."""
         from ella_lmd.nodes.lmd_sample import BoxGroundedSampler
 
-        if (guided, early) in self._objects:
-            self.shared_seconds += self._objects[guided, early][1]
+        if options in self._objects:
+            self.shared_seconds += self._objects[options][1]
         else:
             start = time.process_time()
             arguments = (self.model, self.clip, self.layout, self.seed, self.steps, CFG, SAMPLER, SCHEDULER)
-            how = replace(options(guided=guided), stop_early=early)
-            runs = BoxGroundedSampler.execute(*arguments, "reference", options=how).args[0]
-            self._objects[guided, early] = runs, time.process_time() - start
-        return self._objects[guided, early][0]
+            runs = BoxGroundedSampler.execute(*arguments, "reference", options=options).args[0]
+            self._objects[options] = runs, time.process_time() - start
+        return self._objects[options][0]
 
     def encode(self, text: str):
         import nodes
@@ -53,17 +53,17 @@ class Case:
         return nodes.KSampler().sample(*inputs, denoise=1.0)[0]
 
 
-def options(guided: bool = True, transfer: bool = True):
-    """LMD's options: the published ones, without energy guidance, or without attention transfer."""
-    from ella_lmd.lmd.guidance import PRESETS
-    from ella_lmd.lmd.options import LMDOptions
+def options(preset: str = "reference", guided: bool = True, **changes: Any):
+    """LMD's options: a preset's, perhaps without energy guidance, or with other changes."""
+    from ella_lmd.lmd.options import PRESETS
 
-    guidance = PRESETS["reference"]
-    if not guided:
-        guidance = replace(guidance, loss_scale=0.0)
-    if not transfer:
-        guidance = replace(guidance, energy=replace(guidance.energy, reference_weight=0.0))
-    return LMDOptions(guidance=guidance)
+    found = replace(PRESETS[preset], **changes)
+    return found if guided else replace(found, guidance=replace(found.guidance, loss_scale=0.0))
+
+
+def without_transfer(options: Any):
+    energy = replace(options.guidance.energy, reference_weight=0.0)
+    return replace(options, guidance=replace(options.guidance, energy=energy))
 
 
 def backward_guidance():
@@ -96,17 +96,16 @@ def one_run(guidance: Callable) -> Callable:
     return row
 
 
-def lmd(
-    frozen: float = 0.5, mask: str = "", guided: bool = True, transfer: bool = True, early: bool = False
-) -> Callable:
-    """Both stages; `mask` is another mask source, `guided` False leaves composition alone, `early` is stop_early."""
+def lmd(how: Callable = options, frozen: float = 0.5, mask: str = "", transfer: bool = True) -> Callable:
+    """Both stages; `how()` gives the options, `mask` is another mask source, `transfer` that of attention."""
 
     def row(case: Case):
         from ella_lmd.nodes.lmd_compose import LatentComposer
         from ella_lmd.nodes.lmd_sample import LMDObjectMasks
 
-        objects = case.objects(guided, early)
-        objects = replace(objects, options=replace(options(guided, transfer), stop_early=early))
+        objects = case.objects(how())
+        if not transfer:
+            objects = replace(objects, options=without_transfer(objects.options))
         if mask and objects.runs:
             objects = LMDObjectMasks.execute(objects, mask, 0.25).args[0]
         return LatentComposer.execute(case.model, case.clip, objects, frozen).args[0]
@@ -114,17 +113,21 @@ def lmd(
     return row
 
 
+IN_PLACE = partial(options, centre=False, align=False)  # objects drawn where they belong, and never shifted
 ROWS: dict[str, Callable] = {
     PLAIN: plain,
     "energy only": one_run(options),
     "backward guidance": one_run(backward_guidance),
-    "composition only": lmd(guided=False),
+    "composition only": lmd(partial(options, guided=False)),
     "no transfer": lmd(transfer=False),
     "attention masks": lmd(mask="attention"),
     "box masks": lmd(mask="box"),
     "frozen 0": lmd(frozen=0.0),
     "frozen 0.25": lmd(frozen=0.25),
-    "stop early": lmd(early=True),
+    "in place": lmd(IN_PLACE),
+    "in place, no transfer": lmd(IN_PLACE, transfer=False),
+    "stop early": lmd(partial(options, stop_early=True)),
+    "fast": lmd(partial(options, "fast")),
     "full": lmd(),
 }
 

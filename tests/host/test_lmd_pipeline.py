@@ -6,7 +6,8 @@ import torch
 from ella_lmd.lmd.guidance import GuidanceOptions
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
 from ella_lmd.lmd.options import LMDOptions, SamplingSettings
-from ella_lmd.nodes.host import attention, cache, lmd, masks, object_stage
+from ella_lmd.nodes.host import attention as host_attention
+from ella_lmd.nodes.host import cache, lmd, masks, object_stage
 from ella_lmd.nodes.host.guide import EnergyTrace, patch_guidance
 
 import nodes
@@ -294,7 +295,7 @@ def test_both_stages_use_fused_attention_on_a_cpu_unless_something_else_was_chos
         objects = lmd.sample_objects(model, demo[1], LAYOUT, SETTINGS, options)
         return lmd.compose_and_sample(model, demo[1], objects)[0]
 
-    monkeypatch.setattr(attention, "attention_pytorch", counting("fused", attention.attention_pytorch))
+    monkeypatch.setattr(host_attention, "attention_pytorch", counting("fused", host_attention.attention_pytorch))
     fused = latent(demo[0])
     assert seen.count("fused") > 50
     chosen = demo[0].clone()
@@ -303,7 +304,7 @@ def test_both_stages_use_fused_attention_on_a_cpu_unless_something_else_was_chos
     by_choice = latent(chosen)
     assert set(seen) == {"chosen"}
     assert "optimized_attention_override" not in demo[0].model_options["transformer_options"]
-    monkeypatch.setattr(attention.args, "use_quad_cross_attention", True)
+    monkeypatch.setattr(host_attention.args, "use_quad_cross_attention", True)
     by_option = latent(demo[0])
     assert not seen and torch.equal(by_option, by_choice)
     assert torch.allclose(fused, by_option, atol=1e-3)

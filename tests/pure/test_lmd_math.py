@@ -6,7 +6,6 @@ from ella_lmd.lmd import compose, masks, schedule, tokens
 from ella_lmd.lmd.energy import AttentionMap, EnergyOptions, GuidedObject, layout_energy, total_energy
 from ella_lmd.lmd.filtering import fill_canvas
 from ella_lmd.lmd.guidance import (
-    PRESETS,
     Guidance,
     GuidanceOptions,
     NonFiniteEnergy,
@@ -17,7 +16,7 @@ from ella_lmd.lmd.guidance import (
 )
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
 from ella_lmd.lmd.objects import ObjectRun, ObjectRuns, attention_mask, box_mask, compose_runs, object_numbers
-from ella_lmd.lmd.options import LMDOptions, SamplingSettings
+from ella_lmd.lmd.options import PRESETS, LMDOptions, SamplingSettings
 from ella_lmd.lmd.prompts import ObjectPrompt
 
 
@@ -91,10 +90,13 @@ def test_nan_is_reported_with_step_and_image():
 
 
 def test_the_presets():
-    assert sum(PRESETS["reference"].iterations(i) for i in range(50)) == 65
-    paper = [PRESETS["paper"].iterations(i) for i in range(50)]
+    assert sum(PRESETS["reference"].guidance.iterations(i) for i in range(50)) == 65
+    paper = [PRESETS["paper"].guidance.iterations(i) for i in range(50)]
     assert paper == [5] * 5 + [4] * 5 + [3] * 5 + [2] * 5 + [1] * 10 + [0] * 20
-    assert parse_iterations("4x5, 3x5, 2x10, 1x10") == PRESETS["reference"].max_iter
+    fast = PRESETS["fast"]
+    assert [fast.guidance.iterations(i) for i in range(50)] == [2] * 5 + [1] * 20 + [0] * 25
+    assert fast.stop_early and fast.exact_steps(50) == 25 and fast.guidance.energy == EnergyOptions()
+    assert parse_iterations("4x5, 3x5, 2x10, 1x10") == PRESETS["reference"].guidance.max_iter
     assert parse_iterations("") == () and parse_iterations("3") == (3,)
 
 
