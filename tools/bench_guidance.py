@@ -6,8 +6,9 @@
 Everything happens inside a real sampler run of the host, in a U-Net of the published size with random weights, at its
 first step, on the same latent. Compared, in turn, in one process: the engine as the nodes drive it; the naive
 iteration (whole U-Net forward with gradients, plain attention, every cross-attention map kept); a leaner one (whole
-forward, fused attention, the guided maps only); a plain forward pass for scale. Energies and gradients of all three must
-agree. The floor is the arithmetic of the layers up to the last guided one, forward and backward, over that of the naive
+forward, fused attention, the guided maps only); for scale a plain forward pass, with the attention that the host chooses
+and with PyTorch's fused one, which both LMD stages use on a CPU. Energies and gradients of the
+first three must agree. The floor is the arithmetic of the layers up to the last guided one, forward and backward, over that of the naive
 iteration. Exit status 0 only if the engine takes at most GOAL_TIME of the naive time, is within 10 % of the floor, and
 takes at most GOAL_MEMORY of the naive memory, for every model.
 """
@@ -27,7 +28,8 @@ import random_models
 
 GOAL_TIME, GOAL_MEMORY, ABOVE_FLOOR = 0.60, 0.50, 1.10
 AGREE = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.02}  # relative difference of gradients; half precision rounds each layer
-ENGINE, NAIVE, LEANER, FORWARD = "engine", "naive", "leaner", "forward"
+ENGINE, NAIVE, LEANER, FORWARD, FUSED = "engine", "naive", "leaner", "forward", "fused forward"
+OVERRIDE = "optimized_attention_override"  # of the host's transformer options
 
 
 class Measured(BaseException):
@@ -102,9 +104,11 @@ def calls_at(guide: Any, x: Any, step: Any) -> dict[str, Any]:
     """The iterations that are compared, as functions without arguments that return (energy, gradient)."""
     import comfy.samplers
     import torch
+    from ella_lmd.nodes.host.attention import fused
     from naive_guidance import Naive
 
     guider, options = guide.run.guider, guide.run.model_options
+    to_fused = {**options, "transformer_options": {**options["transformer_options"], OVERRIDE: fused}}
     _, evaluate, _ = guide.arguments(step)
 
     def naive(how: Naive) -> Any:
@@ -112,15 +116,13 @@ def calls_at(guide: Any, x: Any, step: Any) -> dict[str, Any]:
             guider, x, step.sigma, options, guide.layers, guide.target.objects, guide.guidance.options.energy
         )
 
-    def forward():
+    def forward(options: dict) -> None:
         with torch.inference_mode():
-            return comfy.samplers.calc_cond_batch(
-                guider.inner_model, [guider.conds["positive"]], x, step.sigma, options
-            )
+            comfy.samplers.calc_cond_batch(guider.inner_model, [guider.conds["positive"]], x, step.sigma, options)
 
     return {
-        ENGINE: lambda: evaluate(x), NAIVE: naive(Naive()), LEANER: naive(Naive(fused=True)), FORWARD: forward,
-        "floor": naive(Naive(early_exit=True)),
+        ENGINE: lambda: evaluate(x), NAIVE: naive(Naive()), LEANER: naive(Naive(fused=True)),
+        FORWARD: lambda: forward(options), FUSED: lambda: forward(to_fused), "floor": naive(Naive(early_exit=True)),
     }  # fmt: skip
 
 
@@ -139,12 +141,12 @@ def compare(guide: Any, x: Any, step: Any, rounds: int, device: str) -> Figures:
 def report(family: str, figures: Figures, dtype: str) -> tuple[bool, str]:
     """Print the table of one model; (whether its goals hold, its figures in one line)."""
     times, memory = figures.times, figures.memory
-    print(f"{'':10}{'seconds':>10}{'over naive':>12}{'range':>18}{'memory':>12}{'over naive':>12}{'energy':>10}")
+    print(f"{'':14}{'seconds':>10}{'over naive':>12}{'range':>18}{'memory':>12}{'over naive':>12}{'energy':>10}")
     for name in times:
         middle, low, high = measure.ratio(times, name, NAIVE)
         energy = f"{figures.energies[name]:10.4f}" if name in figures.energies else ""
         print(
-            f"{name:10}{statistics.median(times[name]):10.3f}{middle:12.3f}{f'{low:.3f} to {high:.3f}':>18}"
+            f"{name:14}{statistics.median(times[name]):10.3f}{middle:12.3f}{f'{low:.3f} to {high:.3f}':>18}"
             f"{measure.mebibytes(memory[name]):>12}{memory[name] / memory[NAIVE]:12.3f}{energy}"
         )
     agree = all(d <= AGREE[dtype] for d in figures.difference.values())
