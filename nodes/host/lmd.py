@@ -52,7 +52,7 @@ def compose_and_sample(
     if objects.runs and frozen > steps:
         raise ValueError(
             f"the objects were sampled with {steps} steps, too few to stay frozen for {frozen}: lower frozen_ratio, or "
-            "switch fast_schedule and stop_early off in the LMD options"
+            "switch fast_schedule and stop_early off in the LMD options (the preset fast has stop_early on)"
         )
     trace = EnergyTrace("composition")
     hook_factory = functools.partial(_overall_hook, target, options, trace, composition, objects, frozen)
