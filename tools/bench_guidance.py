@@ -29,7 +29,6 @@ import random_models
 GOAL_TIME, GOAL_MEMORY, ABOVE_FLOOR = 0.60, 0.50, 1.10
 AGREE = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.02}  # relative difference of gradients; half precision rounds each layer
 ENGINE, NAIVE, LEANER, FORWARD, FUSED = "engine", "naive", "leaner", "forward", "fused forward"
-OVERRIDE = "optimized_attention_override"  # of the host's transformer options
 
 
 class Measured(BaseException):
@@ -100,15 +99,21 @@ def probe(model: Any, target: Any, positive: list, size: int, batch: int, measur
     raise AssertionError("the sampler did not call its hook")
 
 
+def with_fused(model_options: dict) -> dict:
+    """The options of a pass that has PyTorch's fused attention, as in both LMD stages on a CPU."""
+    from ella_lmd.nodes.host.attention import fused
+
+    to = {**model_options["transformer_options"], "optimized_attention_override": fused}
+    return {**model_options, "transformer_options": to}
+
+
 def calls_at(guide: Any, x: Any, step: Any) -> dict[str, Any]:
     """The iterations that are compared, as functions without arguments that return (energy, gradient)."""
     import comfy.samplers
     import torch
-    from ella_lmd.nodes.host.attention import fused
     from naive_guidance import Naive
 
     guider, options = guide.run.guider, guide.run.model_options
-    to_fused = {**options, "transformer_options": {**options["transformer_options"], OVERRIDE: fused}}
     _, evaluate, _ = guide.arguments(step)
 
     def naive(how: Naive) -> Any:
@@ -122,7 +127,7 @@ def calls_at(guide: Any, x: Any, step: Any) -> dict[str, Any]:
 
     return {
         ENGINE: lambda: evaluate(x), NAIVE: naive(Naive()), LEANER: naive(Naive(fused=True)),
-        FORWARD: lambda: forward(options), FUSED: lambda: forward(to_fused), "floor": naive(Naive(early_exit=True)),
+        FORWARD: lambda: forward(options), FUSED: lambda: forward(with_fused(options)), "floor": naive(Naive(early_exit=True)),
     }  # fmt: skip
 
 

@@ -40,6 +40,8 @@ def per_step(model: Any, size: int, batch: int, rounds: int, device: str) -> dic
     def measured(guide, x, step):
         _, evaluate, _ = guide.arguments(step)
         guider, options = guide.run.guider, guide.run.model_options
+        if device == "cpu":
+            options = bench_guidance.with_fused(options)
 
         def cfg():
             with torch.inference_mode():
