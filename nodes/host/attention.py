@@ -207,7 +207,7 @@ def fused(function: Callable, *args: Any, **kwargs: Any) -> Tensor:
 def use_fused_on_cpu(model: Any) -> None:
     """Patch `model` (a clone that the caller owns) so that a CPU uses PyTorch's fused attention.
 
-    The host means it for GPUs and falls back to attention in slices, which takes up to 1.7 times as long for a pass
+    The host means it for GPUs and falls back to attention in slices, which takes more time and three times the memory
     (docs/performance.md). An attention that a start-up option or another node has chosen is left alone.
     """
     fallback = optimized_attention is attention_sub_quad and not args.use_quad_cross_attention
