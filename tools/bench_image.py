@@ -9,9 +9,10 @@ once after one object of the layout was renamed (the others come from the cache)
 (tools/naive_image.py): objects one after the other, every step with classifier-free guidance, every guided iteration a
 whole forward pass with gradients. The U-Net has SD1.5's layout and random weights, and the energy threshold is off:
 every allowed iteration is computed on both sides (65 per object and 65 for the whole at 50 steps, 30 with fast), the
-most that guidance can cost; with --steps 10 a fifth of everything. The floor is the arithmetic of the passes and iterations that a way makes, each
-iteration up to the last guided layer and back, over the published arithmetic. Exit status 0 only if with the preset fast
-the image takes at most GOAL of the published time, and the edited one at most GOAL_EDITED.
+most that guidance can cost; with --steps 10 a fifth of everything. The floor is the arithmetic of the passes and
+iterations that a way makes, each iteration up to the last guided layer and back, over the published arithmetic. Exit
+status 0 only if with the preset fast the image takes at most GOAL of the published time, and the edited one at most
+GOAL_EDITED.
 """
 
 from __future__ import annotations
