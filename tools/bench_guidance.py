@@ -7,8 +7,8 @@ Everything happens inside a real sampler run of the host, in a U-Net of the publ
 first step, on the same latent. Compared, in turn, in one process: the engine as the nodes drive it; the naive
 iteration (whole U-Net forward with gradients, plain attention, every cross-attention map kept); a leaner one (whole
 forward, fused attention, the guided maps only); for scale a plain forward pass, with the attention that the host chooses
-and with PyTorch's fused one, which both LMD stages use on a CPU. Energies and gradients of the
-first three must agree. The floor is the arithmetic of the layers up to the last guided one, forward and backward, over that of the naive
+and with PyTorch's fused one, which both LMD stages use on a CPU. Energies and gradients of the first three must agree.
+The floor is the arithmetic of the layers up to the last guided one, forward and backward, over that of the naive
 iteration. Exit status 0 only if the engine takes at most GOAL_TIME of the naive time, is within 10 % of the floor, and
 takes at most GOAL_MEMORY of the naive memory, for every model.
 """
