@@ -1,7 +1,7 @@
 """One guided iteration: the pack's against the published way of computing it, in time and memory.
 
     python run.py bench guidance [--models sd15 sdxl] [--rounds 5] [--size 64] [--width 320]
-                                 [--device cpu] [--dtype bf16] [--threads 1]
+                                 [--device cpu] [--dtype fp32] [--threads 1]
 
 Everything happens inside a real sampler run of the host, in a U-Net of the published size with random weights, at its
 first step, on the same latent. Compared, in turn, in one process: the engine as the nodes drive it; the naive
@@ -176,7 +176,7 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=64, help="side of the latent; 64 is an image of 512 px")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--width", type=int, default=random_models.FULL_WIDTH, help="channels of the first level")
-    random_models.add_device_options(parser, "bf16")
+    random_models.add_device_options(parser)
     args = parser.parse_args()
     random_models.find_host(args)
     import torch

@@ -1,7 +1,7 @@
 """A whole LMD image: the nodes against the published schedule of work, and again with one object edited.
 
     python run.py bench image [--objects 4] [--steps 50] [--size 32] [--width 320] [--at-once 4] [--rounds 1]
-                              [--ways fast] [--device cpu] [--dtype bf16] [--threads 2]
+                              [--ways fast] [--device cpu] [--dtype fp32] [--threads 1]
 
 Compared, in turn, in one process, with the same U-Net, text encoder, layout, seed and sampler (DDIM): both stages as the
 nodes run them, in each of --ways (the published options; those with stop_early; the preset fast), once from nothing and
@@ -121,8 +121,7 @@ def main() -> int:
     parser.add_argument("--at-once", type=int, default=4, help="objects in one batch; 0: by free memory")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=["fast"], help="presets, or stop_early")
-    random_models.add_device_options(parser, "bf16")
-    parser.set_defaults(threads=2)
+    random_models.add_device_options(parser)
     args = parser.parse_args()
     random_models.find_host(args)
     import torch

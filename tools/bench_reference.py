@@ -126,7 +126,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--size", type=int, default=64, help="side of the latent; 64 is an image of 512 px")
     parser.add_argument("--width", type=int, default=random_models.FULL_WIDTH, help="channels of the first level")
-    random_models.add_device_options(parser, "fp32")
+    random_models.add_device_options(parser)
     args = parser.parse_args()
     args.packages = args.packages or args.checkout / "packages"
     if problem := missing(args.checkout, args.packages):

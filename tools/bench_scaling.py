@@ -1,7 +1,7 @@
 """How LMD's cost grows with the number of objects, the size of the latent and the batch.
 
     python run.py bench scaling [--objects 1 2 4 8 16] [--sizes 64 96 128] [--batches 1 2 4] [--width 160]
-                                [--plot FILE] [--device cpu] [--dtype bf16] [--threads 2]
+                                [--plot FILE] [--device cpu] [--dtype fp32] [--threads 1]
 
 In SD1.5's U-Net at a reduced width with random weights. Guided iterations and passes with classifier-free guidance are
 timed at every size and, at the smallest one, every batch, in turn (median of --rounds). Whole images are made through
@@ -107,8 +107,7 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=160, help="channels of the first level; 320 is SD1.5")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--plot", type=Path, help="draw the plot into this file")
-    random_models.add_device_options(parser, "bf16")
-    parser.set_defaults(threads=2)
+    random_models.add_device_options(parser)
     args = parser.parse_args()
     random_models.find_host(args)
     import torch

@@ -29,16 +29,19 @@ FULL_WIDTH = 320
 SD15, SDXL = "sd15", "sdxl"
 
 
-def add_device_options(parser: Any, dtype: str) -> None:
+def add_device_options(parser: Any) -> None:
     """The options that every measurement of a model takes."""
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), default=dtype)
+    parser.add_argument(
+        "--dtype", choices=("fp32", "bf16", "fp16"), help="by default what ComfyUI takes: fp32 on the CPU, else fp16"
+    )
     parser.add_argument("--threads", type=int, default=1, help="processor threads")
     parser.add_argument("--reserve-vram", type=float, help="GiB that ComfyUI must leave free, to play a smaller card")
 
 
 def find_host(args: Any) -> None:
     """Make ComfyUI and this pack importable, as the options say; call it before any module of theirs is imported."""
+    args.dtype = args.dtype or ("fp32" if args.device == "cpu" else "fp16")
     host = os.environ.get("COMFYUI_PATH") or Path.home() / ".cache" / "ella-lmd" / "ComfyUI-0.30.0"
     sys.path.insert(0, str(host))
     reserve = [] if args.reserve_vram is None else ["--reserve-vram", str(args.reserve_vram)]

@@ -11,6 +11,7 @@ import torch
 from comfy.cli_args import args
 from comfy.ldm.modules.attention import (
     SpatialTransformer,
+    attention_basic,
     attention_pytorch,
     attention_sub_quad,
     optimized_attention,
@@ -21,6 +22,7 @@ from torch import Tensor
 from ...lmd.energy import AttentionMap
 
 GUIDED_PASS = "lmd_guided_pass"  # marks the transformer options of passes that are made for a gradient
+FEW_KEYS = 256  # up to here plain products are faster backward than fused attention on a CPU (docs/performance.md)
 COND = 0  # in the host's cond_or_uncond lists, 0 marks rows of the positive conditioning
 
 
@@ -202,6 +204,16 @@ def attention_output(previous: Callable | None, q: Tensor, k: Tensor, v: Tensor,
 def fused(function: Callable, *args: Any, **kwargs: Any) -> Tensor:
     """PyTorch's fused attention in the place of `function`, as an override in the host's transformer options."""
     return attention_pytorch(*args, **kwargs)
+
+
+def differentiable(function: Callable, q: Tensor, k: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """The host's attention for a guided pass, as an override: fused, but plain products where a CPU sees few keys.
+
+    `k` is [B, T, C], or [B, heads, T, C / heads]. Of the host's attention functions only these two have a gradient in
+    every case.
+    """
+    few = k.device.type == "cpu" and k.shape[-2] <= FEW_KEYS
+    return (attention_basic if few else attention_pytorch)(q, k, *args, **kwargs)
 
 
 def use_fused_on_cpu(model: Any) -> None:

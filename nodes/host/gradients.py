@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...lmd.energy import AttentionMap
-from .attention import GUIDED_PASS, Capture, Layer, LayersDone, add_patches, fused
+from .attention import GUIDED_PASS, Capture, Layer, LayersDone, add_patches, differentiable
 from .economy import ADVICE, Economy, GuidanceOutOfMemory, is_out_of_memory, recomputed
 from .uncompiled import uncompiled
 from .weights import grad_ready, normal
@@ -222,8 +222,7 @@ def _guided_options(
     options.pop("multigpu_clones", None)  # that path runs in worker threads, where the gradient mode is not set
     to = options.setdefault("transformer_options", {})
     to[GUIDED_PASS] = True
-    # Of the host's attention functions only PyTorch's is differentiable in every case.
-    to["optimized_attention_override"] = fused
+    to["optimized_attention_override"] = differentiable
     compiled = to.get("wrappers", {}).get(comfy.patcher_extension.WrappersMP.APPLY_MODEL, {})
     if "torch.compile" in compiled:
         to["wrappers"] = {

@@ -13,6 +13,7 @@ import test_models
 import torch
 from ella_lmd.lmd.guidance import GuidanceOptions
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
+from ella_lmd.nodes.host import attention as attention_module
 from ella_lmd.nodes.host import economy as economy_module
 from ella_lmd.nodes.host import gradients
 from ella_lmd.nodes.host.economy import Economy, GuidanceOutOfMemory
@@ -410,6 +411,28 @@ def test_an_attention_override_without_a_gradient(sd15):
     model = sd15[0].clone()
     model.model_options["transformer_options"]["optimized_attention_override"] = no_gradient
     assert_equal(gradient(sd15, model), gradient(sd15))
+
+
+def test_few_keys_take_plain_products_on_a_cpu_and_many_the_fused_attention(sd15, monkeypatch):
+    calls = []
+
+    def counting(function):
+        def counted(q, k, *args, **kwargs):
+            calls.append((function.__name__, k.shape[-2]))
+            return function(q, k, *args, **kwargs)
+
+        return counted
+
+    for name in ("attention_basic", "attention_pytorch"):
+        monkeypatch.setattr(attention_module, name, counting(getattr(attention_module, name)))
+    monkeypatch.setattr(attention_module, "FEW_KEYS", 100)
+    mixed = gradient(sd15)
+    plain, fused = ({keys for n, keys in calls if n == name} for name in ("attention_basic", "attention_pytorch"))
+    assert plain and fused and max(plain) <= 100 < min(fused)
+    monkeypatch.setattr(attention_module, "FEW_KEYS", 0)
+    calls.clear()
+    assert_equal(gradient(sd15), mixed, 1e-5)
+    assert {name for name, _ in calls} == {"attention_pytorch"}
 
 
 def test_a_model_whose_gradient_is_cut_off_is_refused_by_name(demo):
