@@ -1,13 +1,14 @@
 """One guided iteration: the pack's against the published way of computing it, in time and memory.
 
-    python run.py bench guidance [--models sd15 sdxl] [--rounds 5] [--size 64] [--width 320]
+    python run.py bench guidance [--models sd15 sdxl] [--rounds 5] [--size SIDE] [--width 320]
                                  [--device cpu] [--dtype fp32] [--threads 1]
 
 Everything happens inside a real sampler run of the host, in a U-Net of the published size with random weights, at its
-first step, on the same latent. Compared, in turn, in one process: the engine as the nodes drive it; the naive
-iteration (whole U-Net forward with gradients, plain attention, every cross-attention map kept); a leaner one (whole
-forward, fused attention, the guided maps only); for scale a plain forward pass, with the attention that the host chooses
-and with PyTorch's fused one, which both LMD stages use on a CPU. Energies and gradients of the first three must agree.
+first step, on the same latent. Compared, in turn, in one process: the engine as the nodes drive it, and when memory is
+short (its blocks computed twice); the naive iteration (whole U-Net forward with gradients, plain attention, every
+cross-attention map kept); a leaner one (whole forward, fused attention, the guided maps only); for scale a plain forward
+pass, with the attention that the host chooses and with PyTorch's fused one, which both LMD stages use on a CPU. Energies
+and gradients must agree.
 The floor is the arithmetic of the layers up to the last guided one, forward and backward, over that of the naive
 iteration. Exit status 0 only if the engine takes at most GOAL_TIME of the naive time, is within 10 % of the floor, and
 takes at most GOAL_MEMORY of the naive memory, for every model.
@@ -28,7 +29,8 @@ import random_models
 
 GOAL_TIME, GOAL_MEMORY, ABOVE_FLOOR = 0.60, 0.50, 1.10
 AGREE = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.02}  # relative difference of gradients; half precision rounds each layer
-ENGINE, NAIVE, LEANER, FORWARD, FUSED = "engine", "naive", "leaner", "forward", "fused forward"
+ENGINE, TWICE, NAIVE, LEANER = "engine", "blocks twice", "naive", "leaner"
+FORWARD, FUSED = "forward", "fused forward"
 
 
 class Measured(BaseException):
@@ -37,11 +39,12 @@ class Measured(BaseException):
 
 @dataclass
 class Figures:
-    """What was found for one model."""
+    """What was found for one model; `counted_with` is the unit of nodes/host/economy.py, in bytes for the whole batch."""
 
     times: dict[str, list[float]]
     floor: float
     memory: dict[str, int]
+    counted_with: float
     difference: dict[str, float]
     energies: dict[str, float]
 
@@ -116,6 +119,14 @@ def calls_at(guide: Any, x: Any, step: Any) -> dict[str, Any]:
     guider, options = guide.run.guider, guide.run.model_options
     _, evaluate, _ = guide.arguments(step)
 
+    def twice() -> Any:
+        economy = guide.run.economy
+        economy.checkpoint = True
+        try:
+            return evaluate(x)
+        finally:
+            economy.checkpoint = False
+
     def naive(how: Naive) -> Any:
         return lambda: how.iteration(
             guider, x, step.sigma, options, guide.layers, guide.target.objects, guide.guidance.options.energy
@@ -126,25 +137,30 @@ def calls_at(guide: Any, x: Any, step: Any) -> dict[str, Any]:
             comfy.samplers.calc_cond_batch(guider.inner_model, [guider.conds["positive"]], x, step.sigma, options)
 
     return {
-        ENGINE: lambda: evaluate(x), NAIVE: naive(Naive()), LEANER: naive(Naive(fused=True)),
+        ENGINE: lambda: evaluate(x), TWICE: twice, NAIVE: naive(Naive()), LEANER: naive(Naive(fused=True)),
         FORWARD: lambda: forward(options), FUSED: lambda: forward(with_fused(options)), "floor": naive(Naive(early_exit=True)),
     }  # fmt: skip
 
 
 def compare(guide: Any, x: Any, step: Any, rounds: int, device: str) -> Figures:
+    from ella_lmd.nodes.host.economy import pass_memory
+
     calls = calls_at(guide, x, step)
-    results = {name: calls[name]() for name in (ENGINE, NAIVE, LEANER)}
+    results = {name: calls[name]() for name in (ENGINE, TWICE, NAIVE, LEANER)}
     truth = results[NAIVE][1].float()
     difference = {n: float((g.float() - truth).norm() / truth.norm()) for n, (_, g) in results.items()}
     energies = {name: float(e.mean()) for name, (e, _) in results.items()}
     floor = measure.flops(calls.pop("floor")) / measure.flops(calls[NAIVE])
     memory = {name: measure.peak_bytes(call, device) for name, call in calls.items()}
     times = measure.alternate(calls, rounds, device, warm_up=False)  # all of them have run above
-    return Figures(times, floor, memory, difference, energies)
+    counted_with = len(x) * pass_memory(guide.run.guider.inner_model, x.shape)
+    return Figures(times, floor, memory, counted_with, difference, energies)
 
 
 def report(family: str, figures: Figures, dtype: str) -> tuple[bool, str]:
     """Print the table of one model; (whether its goals hold, its figures in one line)."""
+    from ella_lmd.nodes.host.economy import CHECKPOINT_SHARE, GRADIENT_SHARE
+
     times, memory = figures.times, figures.memory
     print(f"{'':14}{'seconds':>10}{'over naive':>12}{'range':>18}{'memory':>12}{'over naive':>12}{'energy':>10}")
     for name in times:
@@ -157,6 +173,11 @@ def report(family: str, figures: Figures, dtype: str) -> tuple[bool, str]:
     agree = all(d <= AGREE[dtype] for d in figures.difference.values())
     differences = ", ".join(f"{n} {d:.1e}" for n, d in figures.difference.items() if n != NAIVE)
     print(f"gradients differ from the naive one by {differences} (at most {AGREE[dtype]:g})")
+    whole, twice = (memory[name] / figures.counted_with for name in (ENGINE, TWICE))
+    print(
+        f"in units of the host's estimate of a pass the engine takes {whole:.2f} (it counts with {GRADIENT_SHARE:g}), "
+        f"with blocks computed twice {twice:.2f} ({CHECKPOINT_SHARE:g})"
+    )
     time, space = measure.ratio(times, ENGINE, NAIVE)[0], memory[ENGINE] / memory[NAIVE]
     leaner = measure.ratio(times, ENGINE, LEANER)[0]
     limit = min(GOAL_TIME, ABOVE_FLOOR * figures.floor)
@@ -173,7 +194,7 @@ def main() -> int:
         "--models", nargs="+", choices=(random_models.SD15, random_models.SDXL), default=["sd15", "sdxl"]
     )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--size", type=int, default=64, help="side of the latent; 64 is an image of 512 px")
+    parser.add_argument("--size", type=int, help="side of the latent; by default 64 (512 px), SDXL on a GPU 128")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--width", type=int, default=random_models.FULL_WIDTH, help="channels of the first level")
     random_models.add_device_options(parser)
@@ -183,6 +204,7 @@ def main() -> int:
 
     holds, lines = True, []
     for family in args.models:
+        size = args.size or (128 if family == random_models.SDXL and args.device != "cpu" else 64)
         with torch.inference_mode():
             model = random_models.unet(family, random_models.dtype_of(args.dtype), args.width)
             target, positive = target_and_conditioning(family)
@@ -190,8 +212,8 @@ def main() -> int:
             def measured(guide, x, step):
                 return compare(guide, x, step, args.rounds, args.device)
 
-            figures = probe(model, target, positive, args.size, args.batch, measured)
-        print(f"{family}, width {args.width}, {args.size}x{args.size} latent, batch {args.batch}, {args.dtype}")
+            figures = probe(model, target, positive, size, args.batch, measured)
+        print(f"{family}, width {args.width}, {size}x{size} latent, batch {args.batch}, {args.dtype}")
         good, line = report(family, figures, args.dtype)
         holds, lines = holds and good, [*lines, line]
         del model, figures

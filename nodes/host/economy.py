@@ -22,8 +22,8 @@ from .weights import Aliases
 
 log = logging.getLogger(__name__)
 
-# What one image of a guided pass takes, in units of the host's estimate of an ordinary pass with fused attention.
-GRADIENT_SHARE, CHECKPOINT_SHARE = 6.0, 2.0
+# What one image of a guided pass takes, in units of `pass_memory`: the most that was measured (docs/performance.md).
+GRADIENT_SHARE, CHECKPOINT_SHARE = 6.5, 3.5
 HOST_SHARE = 0.01 * 2**20  # bytes per latent cell, byte of a number and memory_usage_factor; model_base.memory_required
 ADVICE = (
     "layout guidance ran out of memory although it already works image by image and computes its blocks twice. Make "
@@ -83,11 +83,11 @@ def pass_memory(model: Any, shape: Sequence[int]) -> float:
     """The host's estimate, in bytes, for one image [_, C, h, w] in an ordinary pass with fused attention.
 
     The host itself takes another figure where it has no such attention; the guided pass always has. A backward pass
-    keeps something of every transformer block: SDXL has 70 of them and needs 2.5 times as much as SD1.5 with its 16.
+    keeps something of every transformer block: SDXL has 70 of them and is counted three times as high as SD1.5 with 16.
     """
     size = comfy.model_management.dtype_size(model.get_dtype_inference())
     blocks = sum(isinstance(m, BasicTransformerBlock) for m in model.diffusion_model.modules())
-    deep = max(1.0, 1 + (blocks - 16) / 36)
+    deep = max(1.0, 1 + (blocks - 16) / 27)
     return math.prod(shape[2:]) * size * model.memory_usage_factor * HOST_SHARE * deep
 
 

@@ -263,7 +263,11 @@ def guides_anything(options: GuidanceOptions, target: Target) -> bool:
 
 
 def reserve_memory(model: Any, key: str, factor: int = 3) -> None:
-    """Have the host free room for the activations of a backward pass: as if the batch were `factor` times as large."""
+    """Have the host free room for the activations of a backward pass: as if the batch were `factor` times as large.
+
+    The host counts two passes per image, so three times that is what SD1.5's backward pass takes, and SDXL's where it
+    computes its blocks twice; room for more would push weights out of a small card (economy.py).
+    """
     wrapper = comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING
 
     def prepare(executor, model, noise_shape, *args, **kwargs):
