@@ -10,9 +10,9 @@
 The published code (LLM-groundedDiffusion@cef2a90) runs in a process of its own, its device strings replaced and nothing
 else; the pack runs in ComfyUI's U-Net in this one. Both have the same random weights in SD1.5's shape, the same latent,
 timestep, prompt encoding, boxes and tokens, and the same energy; energies and gradients must agree. They take turns, and
-each measures its own processor time (on a GPU: the time until it is done) and the memory that one iteration takes
-beyond the weights. Exit status 0 only if the pack takes at most GOAL_TIME of the time and GOAL_MEMORY of the memory; 2
-if the checkout or its packages are missing.
+each measures its own time (see measure.seconds) and the memory that one iteration takes beyond the weights. Exit status
+0 only if the pack takes at most GOAL_TIME of the time and GOAL_MEMORY of the memory; 2 if the checkout or its packages
+are missing.
 """
 
 from __future__ import annotations

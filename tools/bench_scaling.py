@@ -86,14 +86,12 @@ def draw(images: dict, sizes: dict, steps: int, image_size: int, path: Path) -> 
     import chart
 
     title = f"One image, {steps} steps, {image_size}x{image_size} latent"
-    objects = chart.line_chart(title, "objects", "processor seconds", {n: p for n, p in images.items() if p})
+    objects = chart.line_chart(title, "objects", "seconds", {n: p for n, p in images.items() if p})
     series = {
         name: [(side, found[name]) for (side, batch), found in sizes.items() if batch == 1]
         for name in (ITERATION, PASS)
     }
-    chart.side_by_side(
-        [objects, chart.line_chart("One evaluation, batch 1", "latent side", "processor seconds", series)], path
-    )
+    chart.side_by_side([objects, chart.line_chart("One evaluation, batch 1", "latent side", "seconds", series)], path)
 
 
 def main() -> int:

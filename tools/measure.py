@@ -15,20 +15,24 @@ Call = Callable[[], Any]
 
 
 def seconds(call: Call, device: str = "cpu") -> float:
-    """How long `call` takes: processor seconds of this process on the CPU, so that other programs do not count; on a
-    GPU the time that passes until it is done.
+    """How long `call` takes: with one thread of a CPU the processor seconds of this process, so that other programs do
+    not count; with several threads, or on a GPU, the time that passes until it is done.
     """
-    if device == "cpu":
-        start = time.process_time()
-        call()
-        return time.process_time() - start
     import torch
 
-    torch.cuda.synchronize()
-    start = time.perf_counter()
+    clock = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    _finish(device)
+    start = clock()
     call()
-    torch.cuda.synchronize()
-    return time.perf_counter() - start
+    _finish(device)
+    return clock() - start
+
+
+def _finish(device: str) -> None:
+    if device != "cpu":
+        import torch
+
+        torch.cuda.synchronize()
 
 
 def alternate(
