@@ -159,7 +159,7 @@ def compare(guide: Any, x: Any, step: Any, rounds: int, device: str) -> Figures:
 
 def report(family: str, figures: Figures, dtype: str) -> tuple[bool, str]:
     """Print the table of one model; (whether its goals hold, its figures in one line)."""
-    from ella_lmd.nodes.host.economy import CHECKPOINT_SHARE, GRADIENT_SHARE
+    from ella_lmd.nodes.host.economy import GRADIENT_SHARE
 
     times, memory = figures.times, figures.memory
     print(f"{'':14}{'seconds':>10}{'over naive':>12}{'range':>18}{'memory':>12}{'over naive':>12}{'energy':>10}")
@@ -175,8 +175,8 @@ def report(family: str, figures: Figures, dtype: str) -> tuple[bool, str]:
     print(f"gradients differ from the naive one by {differences} (at most {AGREE[dtype]:g})")
     whole, twice = (memory[name] / figures.counted_with for name in (ENGINE, TWICE))
     print(
-        f"in units of the host's estimate of a pass the engine takes {whole:.2f} (it counts with {GRADIENT_SHARE:g}), "
-        f"with blocks computed twice {twice:.2f} ({CHECKPOINT_SHARE:g})"
+        f"in units of the host's estimate of a pass the engine takes {whole:.2f} (the nodes count with "
+        f"{GRADIENT_SHARE:g}), with blocks computed twice {twice:.2f}"
     )
     time, space = measure.ratio(times, ENGINE, NAIVE)[0], memory[ENGINE] / memory[NAIVE]
     leaner = measure.ratio(times, ENGINE, LEANER)[0]

@@ -22,8 +22,7 @@ from .weights import Aliases
 
 log = logging.getLogger(__name__)
 
-# What one image of a guided pass takes, in units of `pass_memory`: the most that was measured (docs/performance.md).
-GRADIENT_SHARE, CHECKPOINT_SHARE = 6.5, 3.5
+GRADIENT_SHARE = 6.5  # what one image of a guided pass takes at most, in units of `pass_memory` (docs/performance.md)
 HOST_SHARE = 0.01 * 2**20  # bytes per latent cell, byte of a number and memory_usage_factor; model_base.memory_required
 ADVICE = (
     "layout guidance ran out of memory although it already works image by image and computes its blocks twice. Make "
@@ -58,9 +57,9 @@ class Economy:
         if self.rows is not None:
             return
         free = model.current_patcher.get_free_memory(x.device)
-        one = pass_memory(model, x.shape)
-        self.checkpoint = free < one * GRADIENT_SHARE
-        self.rows = max(1, int(free / one / (CHECKPOINT_SHARE if self.checkpoint else GRADIENT_SHARE)))
+        fit = int(free / (pass_memory(model, x.shape) * GRADIENT_SHARE))
+        self.checkpoint = fit == 0
+        self.rows = max(1, fit)
         if self.checkpoint:
             log.info("little free memory (%.1f GB): guiding with %s", free / 2**30, self)
 
