@@ -22,7 +22,7 @@ from .weights import Aliases
 
 log = logging.getLogger(__name__)
 
-GRADIENT_SHARE = 6.5  # what one image of a guided pass takes at most, in units of `pass_memory` (docs/performance.md)
+GRADIENT_SHARE = 7.0  # what one image of a guided pass takes at most, in units of `pass_memory` (docs/performance.md)
 HOST_SHARE = 0.01 * 2**20  # bytes per latent cell, byte of a number and memory_usage_factor; model_base.memory_required
 ADVICE = (
     "layout guidance ran out of memory although it already works image by image and computes its blocks twice. Make "
