@@ -8,10 +8,9 @@ first step, on the same latent. Compared, in turn, in one process: the engine as
 short (its blocks computed twice); the naive iteration (whole U-Net forward with gradients, plain attention, every
 cross-attention map kept); a leaner one (whole forward, fused attention, the guided maps only); for scale a plain forward
 pass, with the attention that the host chooses and with PyTorch's fused one, which both LMD stages use on a CPU. Energies
-and gradients must agree.
-The floor is the arithmetic of the layers up to the last guided one, forward and backward, over that of the naive
-iteration. Exit status 0 only if the engine takes at most GOAL_TIME of the naive time, is within 10 % of the floor, and
-takes at most GOAL_MEMORY of the naive memory, for every model.
+and gradients must agree. The floor is the arithmetic of the layers up to the last guided one, forward and backward, over
+that of the naive iteration. Exit status 0 only if the engine takes at most GOAL_TIME of the naive time, is within 10 %
+of the floor, and takes at most GOAL_MEMORY of the naive memory, for every model.
 """
 
 from __future__ import annotations
@@ -121,11 +120,11 @@ def calls_at(guide: Any, x: Any, step: Any) -> dict[str, Any]:
 
     def twice() -> Any:
         economy = guide.run.economy
-        economy.checkpoint = True
+        planned, economy.checkpoint = economy.checkpoint, True
         try:
             return evaluate(x)
         finally:
-            economy.checkpoint = False
+            economy.checkpoint = planned
 
     def naive(how: Naive) -> Any:
         return lambda: how.iteration(

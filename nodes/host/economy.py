@@ -57,7 +57,7 @@ class Economy:
         if self.rows is not None:
             return
         free = model.current_patcher.get_free_memory(x.device)
-        fit = int(free / (pass_memory(model, x.shape) * GRADIENT_SHARE))
+        fit = _images_in(free, model, x.shape)
         self.checkpoint = fit == 0
         self.rows = max(1, fit)
         if self.checkpoint:
@@ -105,7 +105,11 @@ def images_that_fit(model: Any, shape: Sequence[int]) -> int:
         loaded = sum(m.model_loaded_memory() for m in management.current_loaded_models if m.device == device)
         free += loaded - management.extra_reserved_memory()
         free = max(free - model.model_size(), free / 2)
-    return int(free / (pass_memory(model.model, shape) * GRADIENT_SHARE))
+    return _images_in(free, model.model, shape)
+
+
+def _images_in(free: float, model: Any, shape: Sequence[int]) -> int:
+    return int(free / (pass_memory(model, shape) * GRADIENT_SHARE))
 
 
 @contextlib.contextmanager
