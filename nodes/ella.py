@@ -5,16 +5,16 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..ella.schedule import SCHEDULES, RecomputeOptions
-from .host import ella_files
-from .host.ella_connector import load_connector
-from .host.ella_encode import LENGTHS, MODES, TOGETHER, encode, encode_clip
-from .host.ella_sampling import patch_model
-from .host.ella_t5 import PRECISIONS, load_text_encoder
+from .host.ella import files
+from .host.ella.connector import load_connector
+from .host.ella.encode import LENGTHS, MODES, TOGETHER, encode, encode_clip
+from .host.ella.recompute import patch_model
+from .host.ella.t5 import PRECISIONS, load_text_encoder
 from .types import ConnectorType, TextEncoderType
 
 CATEGORY = "ELLA"
 
-ella_files.register_folders()
+files.register_folders()
 
 
 class ELLAModelLoader(io.ComfyNode):
@@ -30,8 +30,8 @@ class ELLAModelLoader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "ella_name",
-                    options=ella_files.connector_names(),
-                    tooltip=f"A file in models/ella, usually {ella_files.CONNECTOR_FILE}.",
+                    options=files.connector_names(),
+                    tooltip=f"A file in models/ella, usually {files.CONNECTOR_FILE}.",
                 ),
             ],
             outputs=[ConnectorType.Output(display_name="ella", tooltip="For ELLAEncode.")],
@@ -39,7 +39,7 @@ class ELLAModelLoader(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, ella_name: str) -> bool | str:
-        return ella_files.missing(ella_name, "connector") or True
+        return files.missing(ella_name, "connector") or True
 
     @classmethod
     def execute(cls, ella_name: str) -> io.NodeOutput:
@@ -59,7 +59,7 @@ class ELLATextEncoderLoader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "encoder_name",
-                    options=ella_files.encoder_names(),
+                    options=files.encoder_names(),
                     tooltip="A folder or a file in models/ella_encoder, or a file in models/text_encoders: FLAN-T5-XL, "
                     "whole or encoder only, in fp32, fp16, bf16 or fp8.",
                 ),
@@ -77,7 +77,7 @@ class ELLATextEncoderLoader(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, encoder_name: str) -> bool | str:
-        return ella_files.missing(encoder_name, "encoder") or True
+        return files.missing(encoder_name, "encoder") or True
 
     @classmethod
     def execute(cls, encoder_name: str, precision: str = PRECISIONS[0]) -> io.NodeOutput:

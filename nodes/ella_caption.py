@@ -8,9 +8,9 @@ from comfy_api.latest import io
 
 from ..ella.upsample import caption_from_reply, needs_upsampling, upsampling_request
 from .ella import CATEGORY
-from .host import llm_servers
-from .host.llm_caption import from_server
-from .host.text_generation import GENERATING, generate
+from .host.llm import servers
+from .host.llm.host_model import GENERATING, generate
+from .host.llm.plan import caption_from_server
 
 REPLY, SERVER, MODEL = "reply text", "language model server", "host text generation"
 CAPTION_TOKENS = 256
@@ -59,7 +59,7 @@ class ELLALongCaption(io.ComfyNode):
                             [
                                 io.Combo.Input(
                                     "server",
-                                    options=llm_servers.names(),
+                                    options=servers.names(),
                                     tooltip="A server of this machine's own list, as in LLM Layout Planner: Ollama and "
                                     "others at their usual local addresses, and those of servers.json.",
                                 ),
@@ -90,7 +90,7 @@ class ELLALongCaption(io.ComfyNode):
     def fingerprint_inputs(cls, source=None, **inputs):
         """A server that was configured anew is asked anew."""
         if isinstance(source, dict) and source.get("source") == SERVER:
-            return llm_servers.fingerprint(source.get("server") or "")
+            return servers.fingerprint(source.get("server") or "")
         return ""
 
     @classmethod
@@ -101,8 +101,8 @@ class ELLALongCaption(io.ComfyNode):
         if source["source"] == MODEL:
             reply = generate(source.get("clip"), request, source["seed"], CAPTION_TOKENS)
         elif source["source"] == SERVER:
-            server = llm_servers.named(source["server"])
-            reply = await asyncio.to_thread(from_server, server, request, source["seed"], CAPTION_TOKENS)
+            server = servers.named(source["server"])
+            reply = await asyncio.to_thread(caption_from_server, server, request, source["seed"], CAPTION_TOKENS)
         else:
             reply = source.get("reply") or ""
         return io.NodeOutput(caption_from_reply(reply, prompt), request)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..lmd import exchange
-from ..lmd.picture import as_image
+from ..lmd.convert import boxes as exchange
+from ..lmd.pictures.layout_picture import as_image
 from ..lmd.prompts import OVERALL_NEGATIVE, overall_prompt, with_negative
-from .host import regions
-from .host.layout_view import view
+from .host.lmd import regional_conditioning
+from .host.ui import view
 from .lmd_options import CATEGORY
 from .types import LayoutType
 
@@ -239,8 +239,8 @@ class LMDLayoutToConditioning(io.ComfyNode):
                 io.DynamicCombo.Input(
                     "method",
                     options=[
-                        io.DynamicCombo.Option(regions.AREA, strengths()),
-                        io.DynamicCombo.Option(regions.MASK, [
+                        io.DynamicCombo.Option(regional_conditioning.AREA, strengths()),
+                        io.DynamicCombo.Option(regional_conditioning.MASK, [
                             *strengths(),
                             io.Int.Input("soften", default=16, min=0, max=512,
                                          tooltip="Pixels over which a mask fades towards the edge of its box."),
@@ -248,7 +248,7 @@ class LMDLayoutToConditioning(io.ComfyNode):
                                              tooltip="Each object is drawn in the rectangle of its box alone, as with "
                                              "areas, instead of seeing the whole image."),
                         ]),
-                        io.DynamicCombo.Option(regions.GLIGEN, [
+                        io.DynamicCombo.Option(regional_conditioning.GLIGEN, [
                             io.Gligen.Input("gligen_textbox_model",
                                             tooltip="From GLIGENLoader; its files are for SD1.x checkpoints."),
                         ]),
@@ -258,7 +258,7 @@ class LMDLayoutToConditioning(io.ComfyNode):
                 ),
                 io.String.Input("prompt", default="", multiline=True, optional=True,
                                 tooltip="Prompt of the whole image. Empty: background and objects of the layout."),
-                io.Combo.Input("object_text", options=[regions.PHRASE, regions.IN_SCENE], default=regions.PHRASE,
+                io.Combo.Input("object_text", options=[regional_conditioning.PHRASE, regional_conditioning.IN_SCENE], default=regional_conditioning.PHRASE,
                                optional=True, advanced=True,
                                tooltip='What is encoded for each box: its phrase, or the phrase with the background, as '
                                "LMD does for its objects."),
@@ -271,9 +271,9 @@ class LMDLayoutToConditioning(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, clip, layout, method, prompt="", object_text=regions.PHRASE) -> io.NodeOutput:
-        positive = regions.conditioning(clip, layout, prompt, object_text, method)
-        return io.NodeOutput(positive, regions.negative_conditioning(clip, layout))
+    def execute(cls, clip, layout, method, prompt="", object_text=regional_conditioning.PHRASE) -> io.NodeOutput:
+        positive = regional_conditioning.conditioning(clip, layout, prompt, object_text, method)
+        return io.NodeOutput(positive, regional_conditioning.negative_conditioning(clip, layout))
 
 
 NODES = [

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..lmd import editing
-from ..lmd.picture import as_image
+from ..lmd.convert import user_edits
+from ..lmd.pictures.layout_picture import as_image
 from ..lmd.prompts import OVERALL_NEGATIVE, overall_prompt, with_negative
-from .host.layout_view import editor_view
+from .host.ui import editor_view
 from .types import LayoutType
 
 
@@ -76,7 +76,7 @@ class LayoutEditor(io.ComfyNode):
     def validate_inputs(cls, edits=None):
         """Edits that can't be read are refused before anything runs; the message stands at the input."""
         try:
-            editing.read(edits or "")
+            user_edits.read(edits or "")
         except ValueError as error:
             return _unreadable(error)
         return True
@@ -84,7 +84,7 @@ class LayoutEditor(io.ComfyNode):
     @classmethod
     def execute(cls, layout=None, image=None, edits: str = "") -> io.NodeOutput:
         try:
-            edited = editing.apply(layout, edits)
+            edited = user_edits.apply(layout, edits)
         except ValueError as error:
             raise ValueError(f"LMD Layout Editor: {_unreadable(error)}") from None
         overall = overall_prompt(edited.layout).prompt

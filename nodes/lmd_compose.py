@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..lmd.looking import group_numbers
-from .host.lmd import compose_and_sample
-from .host.plots import energy_plot
+from ..lmd.pictures.attention_record import group_numbers
+from ..lmd.pictures.energy_plot import energy_plot
+from .host.lmd.overall_stage import compose_and_sample
 from .lmd_options import CATEGORY
 from .types import ObjectsType
 

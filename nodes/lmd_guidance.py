@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from comfy_api.latest import io
 
-from ..lmd.looking import group_numbers
-from ..lmd.options import PRESETS
-from .host.guide import EnergyTrace, guidance_target, patch_guidance
-from .host.plots import energy_plot
+from ..lmd.pictures.attention_record import group_numbers
+from ..lmd.pictures.energy_plot import energy_plot
+from ..lmd.sampling.options import PRESETS
+from .host.guidance.guide import EnergyTrace, guidance_target, patch_guidance
 from .lmd_options import CATEGORY
 from .types import LayoutType, OptionsType, TraceType
 

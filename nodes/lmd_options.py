@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from comfy_api.latest import io
 
-from ..lmd.guidance import parse_iterations
-from ..lmd.options import PRESETS, LMDOptions
+from ..lmd.sampling.guidance import parse_iterations
+from ..lmd.sampling.options import PRESETS, LMDOptions
 from .types import OptionsType
 
 CATEGORY = "LMD"

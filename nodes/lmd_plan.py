@@ -6,16 +6,17 @@ import asyncio
 
 from comfy_api.latest import io
 
-from ..lmd import instruct
-from ..lmd.dialogue import Request
-from ..lmd.filtering import fill_canvas
-from ..lmd.parse import parse, parse_strict, to_layout
-from ..lmd.picture import as_image
+from ..lmd.pictures.layout_picture import as_image
+from ..lmd.planner import request as instruct
+from ..lmd.planner.box_filter import fill_canvas
+from ..lmd.planner.dialogue import Request
+from ..lmd.planner.quality import tidy
+from ..lmd.planner.reply import parse, parse_strict, to_layout
 from ..lmd.prompts import OVERALL_NEGATIVE, overall_prompt, with_negative
-from ..lmd.quality import tidy
-from .host import llm_plan, llm_servers
-from .host.layout_view import show_text, view
-from .host.text_generation import GENERATING
+from .host.llm import plan as llm_plan
+from .host.llm import servers
+from .host.llm.host_model import GENERATING
+from .host.ui import show_text, view
 from .types import LayoutType
 
 CATEGORY = "LMD"
@@ -74,7 +75,7 @@ async def _planned(cls, prompt: str, width: int, height: int, source: dict):
     """The layout, and what to show of how it came about."""
     kind = source["source"]
     if kind == OFFLINE:
-        from ..lmd.offline import plan
+        from ..lmd.planner.offline import plan
 
         layout = plan(prompt, width, height)
         return layout, layout.notes
@@ -96,7 +97,7 @@ async def _planned(cls, prompt: str, width: int, height: int, source: dict):
     if kind == MODEL:
         outcome = llm_plan.with_clip(source.get("clip"), request, decoding)
     else:
-        server = llm_servers.named(source["server"])
+        server = servers.named(source["server"])
         outcome = await asyncio.to_thread(
             llm_plan.with_server, server, request, decoding, lambda text: show_text(cls, text)
         )
@@ -164,7 +165,7 @@ class LLMLayoutPlanner(io.ComfyNode):
                             [
                                 io.Combo.Input(
                                     "server",
-                                    options=llm_servers.names(),
+                                    options=servers.names(),
                                     tooltip="A server of this machine's own list: Ollama, LM Studio, llama.cpp and "
                                     "vLLM at their usual local addresses, and what servers.json in ComfyUI's user "
                                     "folder __ella_lmd adds. Addresses and keys never stand in a workflow.",
@@ -218,7 +219,7 @@ class LLMLayoutPlanner(io.ComfyNode):
     def fingerprint_inputs(cls, source=None, **inputs):
         """A server that was configured anew is asked anew."""
         if isinstance(source, dict) and source.get("source") == SERVER:
-            return llm_servers.fingerprint(source.get("server") or "")
+            return servers.fingerprint(source.get("server") or "")
         return ""
 
     @classmethod

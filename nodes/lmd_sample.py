@@ -6,12 +6,12 @@ import comfy.samplers
 import torch
 from comfy_api.latest import io
 
-from ..lmd.looking import object_numbers
-from ..lmd.options import PRESETS, SamplingSettings
-from .host import sam
-from .host.lmd import sample_objects
-from .host.masks import ATTENTION_IN_BOX, SOURCES, decode, new_masks
-from .host.plots import energy_plot
+from ..lmd.pictures.attention_record import object_numbers
+from ..lmd.pictures.energy_plot import energy_plot
+from ..lmd.sampling.options import PRESETS, SamplingSettings
+from .host.lmd import sam
+from .host.lmd.masks import ATTENTION_IN_BOX, SOURCES, decode, new_masks
+from .host.lmd.object_stage import sample_objects
 from .lmd_options import CATEGORY
 from .types import LayoutType, ObjectsType, OptionsType, SamType
 

@@ -67,7 +67,7 @@ def _call(command: list[str], env: dict | None = None) -> None:
         _tell(f"{command[0]} ended with status {code}")
 
 
-if __name__ == "__main__":
+def main() -> None:
     install()
     state = found()
     if isinstance(state, str):

@@ -15,13 +15,11 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from ella_lmd.tools.host_setup import host_path
+
 ROOT = Path(__file__).resolve().parent.parent
 PACK = "ella-lmd"
 START_SECONDS = 180
-
-
-def host_path() -> Path:
-    return Path(os.environ.get("COMFYUI_PATH") or Path.home() / ".cache" / "ella-lmd" / "ComfyUI-0.30.0")
 
 
 def cpu_arguments() -> list[str]:

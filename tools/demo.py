@@ -16,9 +16,8 @@ import threading
 from pathlib import Path
 
 import aiohttp
-import comfy_server
-import pack
-from graph import to_api
+from ella_lmd.tools import comfy_server
+from ella_lmd.tools.workflows.graph import to_api
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from tqdm import tqdm
 
@@ -35,8 +34,7 @@ NAMES = {
 
 def names(sentence: str, width: int, height: int) -> list[str]:
     """What each object's picture shows, in the order of the pictures: its number and phrase in the layout."""
-    pack.register()
-    from ella_lmd.lmd.offline import plan
+    from ella_lmd.lmd.planner.offline import plan
 
     objects = plan(sentence, width, height).objects
     return sorted((f"{i} {o.phrase}" for i, o in enumerate(objects, 1)), key=lambda name: name.partition(" ")[2])
@@ -96,7 +94,7 @@ class Progress:
                     self.bar.refresh()
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="run.py demo", description=__doc__.split("\n\n")[0])
     parser.add_argument("prompt", nargs="?", help="what to draw; by default the sentence of the demo workflow")
     parser.add_argument("--seed", type=int)
@@ -135,7 +133,3 @@ def run(sentence: str | None, seed: int | None) -> None:
             print(f"[ella-lmd] all      {sheet(sentence, named, OUTPUT)}", flush=True)
             (OUTPUT / "workflow.json").write_text(json.dumps(workflow, indent=2))
             print(f"[ella-lmd] workflow {OUTPUT / 'workflow.json'} (drop it, or image.png, onto ComfyUI)", flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

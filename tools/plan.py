@@ -13,14 +13,10 @@ import argparse
 import json
 import sys
 
-import pack
-
-pack.register()
-
 
 def planned(prompt: str, width: int, height: int) -> dict:
     """The wire form of a layout, with the planner's notes when it has any; or the error."""
-    from ella_lmd.lmd.offline import plan
+    from ella_lmd.lmd.planner.offline import plan
 
     try:
         layout = plan(prompt, width, height)
@@ -29,7 +25,14 @@ def planned(prompt: str, width: int, height: int) -> dict:
     return layout.to_json() | ({"notes": list(layout.notes)} if layout.notes else {})
 
 
-def main(argv: list[str]) -> int:
+def main() -> int:
+    try:
+        return run(sys.argv[1:])
+    except BrokenPipeError:
+        return 1
+
+
+def run(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("prompt", nargs="?", help="what the image should show")
     parser.add_argument("--stdin", action="store_true", help="read one prompt a line")
@@ -49,10 +52,3 @@ def main(argv: list[str]) -> int:
         failed |= "error" in result
         print(json.dumps(result), flush=True)
     return int(failed)
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except BrokenPipeError:
-        sys.exit(1)

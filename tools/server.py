@@ -9,20 +9,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-import comfy_server as harness
+from ella_lmd.tools import comfy_server as harness
+from ella_lmd.tools.host_setup import HOME, host_path
 
 
-def main(arguments: list[str]) -> int:
-    home = Path(os.environ.get("ELLA_LMD_HOME") or Path.home() / ".cache" / "ella-lmd")
-    base = harness.prepare(home / "server")
+def main() -> int:
+    base = harness.prepare(HOME / "server")
     link = base / "custom_nodes" / harness.PACK
     if link.resolve() != harness.ROOT:  # another clone used the folder last
         link.unlink()
         harness.prepare(base)
-    command = [sys.executable, str(harness.host_path() / "main.py"), "--base-directory", str(base)]
-    command += ["--disable-api-nodes", *arguments, *harness.cpu_arguments()]
+    command = [sys.executable, str(host_path() / "main.py"), "--base-directory", str(base)]
+    command += ["--disable-api-nodes", *sys.argv[1:], *harness.cpu_arguments()]
     if models := os.environ.get("COMFYUI_MODELS"):
         command += ["--models-directory", models]
     print(f"[ella-lmd] files are in {base}; models go into {models or base / 'models'}", flush=True)
@@ -30,7 +29,3 @@ def main(arguments: list[str]) -> int:
         return subprocess.call(command, cwd=base)
     except KeyboardInterrupt:
         return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

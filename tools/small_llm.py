@@ -55,7 +55,7 @@ def serve(model: Path, threads: int) -> None:
     sys.stdin.read()
 
 
-def main(argv: list[str]) -> int:
+def run(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fetch", action="store_true")
     parser.add_argument("--model", type=Path)
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    code = main(sys.argv[1:])
+def main() -> None:
+    code = run(sys.argv[1:])
     sys.stdout.flush()
     os._exit(code)  # the server's threads do not end by themselves

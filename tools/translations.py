@@ -123,7 +123,8 @@ def fill(language: str, texts: dict) -> None:
     write(path, {k: made_from[k] for k in map(".".join, source) if k in made_from})
 
 
-def main(argv: list[str]) -> int:
+def main() -> int:
+    argv = sys.argv[1:]
     if len(argv) == 2 and argv[0] == "todo":
         missing, changed, stale = outstanding(argv[1])
         sys.stdout.write(json.dumps(nested(missing | changed), indent=2, ensure_ascii=False) + "\n")
@@ -134,7 +135,3 @@ def main(argv: list[str]) -> int:
         return 0
     print(__doc__)
     return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ella_lmd.ella import ConnectorConfig, TimestepAwareConnector, connector_config, dpg
+from ella_lmd.ella import ConnectorConfig, TimestepAwareConnector, connector_config
 from ella_lmd.ella.connector import AdaLayerNorm, ConnectorBlock, TimeEmbedding, sinusoid, squared_relu
+from ella_lmd.evaluation import dpg_bench
 from safetensors import safe_open
 
 Checks = Iterator[bool]
@@ -146,7 +147,7 @@ def full_checks(folder: Path) -> Checks:
 def _host_t5(state: dict[str, torch.Tensor], as_trained: bool) -> torch.nn.Module:
     """The encoder as the pack's loader builds it, for a state dict in memory."""
     from ella_lmd.ella.checkpoint import t5_config, t5_encoder_state
-    from ella_lmd.nodes.host.ella_t5 import KEY, build_text_encoder
+    from ella_lmd.nodes.host.ella.t5 import KEY, build_text_encoder
 
     state = t5_encoder_state(state)
     encoder = build_text_encoder(state, t5_config(state), "reference vectors", as_trained)
@@ -189,7 +190,7 @@ def t5_tiny_fp16_saturation(folder: Path) -> Checks:
 
 
 def token_ids(folder: Path) -> Checks:
-    from ella_lmd.nodes.host.ella_t5 import PAD, tokenizer_class
+    from ella_lmd.nodes.host.ella.t5 import PAD, tokenizer_class
 
     tokenizer = tokenizer_class(2048)()
     for case in json.loads((folder / "token_ids.json").read_text())["cases"]:
@@ -205,8 +206,8 @@ def dpg_scoring(folder: Path) -> Checks:
         return mine.keys() == theirs.keys() and all(abs(mine[k] - v) <= 1e-12 for k, v in theirs.items())
 
     for case in json.loads((folder / "dpg_scoring.json").read_text())["cases"]:
-        rows, wanted = dpg.questions(case["csv_header"], case["csv_rows"]), case["expected"]
-        report = dpg.score(rows, lambda q, tile, a=case["answers"]: a[q][tile], case["pic_num"], reference=True)
+        rows, wanted = dpg_bench.questions(case["csv_header"], case["csv_rows"]), case["expected"]
+        report = dpg_bench.score(rows, lambda q, tile, a=case["answers"]: a[q][tile], case["pic_num"], reference=True)
         items = wanted["per_item"]
         yield close(report.items, {k: v["score"] for k, v in items.items()})
         yield all(

@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 
 import torch
-from ella_lmd.lmd import baselines, compose, energy, guidance, masks, schedule, stages, tokens
+from ella_lmd.evaluation import boxdiff
 from ella_lmd.lmd.layout import Box
+from ella_lmd.lmd.sampling import compose, energy, guidance, masks, schedule, stages, tokens
 
 # Quirk cases that are not reproduced on purpose, by file, with the reason.
 DEVIATIONS = {
@@ -93,7 +94,7 @@ def check_baseline(case: dict, expected: dict, tensors: dict) -> None:
     leaves, maps = attention_inputs(case, tensors)
     names = {"P": "top_p", "L": "corner_width", "smooth_attentions": "smooth"}
     options = {names[k]: v for k, v in (case["params"] or {}).items()}
-    value = baselines.boxdiff_loss(maps, guided_objects(case), **options)
+    value = boxdiff.boxdiff_loss(maps, guided_objects(case), **options)
     check_value_and_gradient(value, expected["energy"], leaves, expected["grad_cols"], tensors)
 
 

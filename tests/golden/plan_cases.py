@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from ella_lmd.lmd import benchmark, prompts
-from ella_lmd.lmd.filtering import filter_boxes_exact
+from ella_lmd.evaluation import lmd_benchmark
+from ella_lmd.lmd import prompts
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
-from ella_lmd.lmd.parse import ReplyError, parse_strict
+from ella_lmd.lmd.planner.box_filter import filter_boxes_exact
+from ella_lmd.lmd.planner.reply import ReplyError, parse_strict
 
 
 def same(got: object, wanted: object) -> None:
@@ -54,12 +55,12 @@ def convert_spec(given: dict, wanted: dict, _tensors: dict) -> None:
 
 def benchmark_eval(given: dict, wanted: dict, _tensors: dict) -> None:
     if given["op"] == "predicate":
-        query = benchmark.query(given["prompt"])
+        query = lmd_benchmark.query(given["prompt"])
         boxes = [(name, Box(*(v / 512 for v in box))) for name, box in given["boxes"]]
         same((query.task, query.detector_queries), (wanted["type"], wanted["detector_queries"]))
-        return same(benchmark.succeeds(query, boxes), wanted["success"])
+        return same(lmd_benchmark.succeeds(query, boxes), wanted["success"])
     boxes = [Box.from_corners(*b) for b in given["boxes_xyxy_norm"]]
-    keep = benchmark.nms(boxes, given["scores"], given["labels"], given["threshold"], given["class_aware"])
+    keep = lmd_benchmark.nms(boxes, given["scores"], given["labels"], given["threshold"], given["class_aware"])
     for name in ("scores", "labels"):
         near([given[name][i] for i in keep], wanted[name], 1e-9)
     same(len(keep), len(wanted["boxes"]))

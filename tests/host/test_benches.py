@@ -2,26 +2,26 @@
 
 import argparse
 import importlib
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
-NAMES = (
-    "random_models", "measure", "naive_guidance", "naive_image", "bench_guidance", "bench_image", "bench_scaling",
-    "bench_reference", "chart",
-)  # fmt: skip
-
 
 @pytest.fixture(scope="module")
 def tools():
-    """The modules of tools/ by name. That folder is on `sys.path` only meanwhile: the host has a `server`, too."""
-    path = list(sys.path)
-    sys.path.append(str(TOOLS))
-    yield argparse.Namespace(**{name: importlib.import_module(name) for name in NAMES})
-    sys.path[:] = path
+    """The modules of tools/bench by name."""
+    names = (
+        "random_models",
+        "measure",
+        "naive_guidance",
+        "naive_image",
+        "guidance",
+        "image",
+        "scaling",
+        "reference",
+        "chart",
+    )
+    return argparse.Namespace(**{n: importlib.import_module(f"ella_lmd.tools.bench.{n}") for n in names})
 
 
 @pytest.fixture(scope="module")
@@ -34,34 +34,34 @@ def tiny(tools):
 def test_the_naive_iteration_has_the_engines_energy_and_gradient(tools, tiny, family, capsys):
     """SDXL's layout needs 64 channels a head, so its tiny version is wider and seen at a smaller latent."""
     model = tiny if family == "sd15" else tools.random_models.unet(family, torch.float32, width=64)
-    target, positive = tools.bench_guidance.target_and_conditioning(family)
-    figures = tools.bench_guidance.probe(
-        model, target, positive, 16, 1, lambda *found: tools.bench_guidance.compare(*found, rounds=1, device="cpu")
+    target, positive = tools.guidance.target_and_conditioning(family)
+    figures = tools.guidance.probe(
+        model, target, positive, 16, 1, lambda *found: tools.guidance.compare(*found, rounds=1, device="cpu")
     )
     assert figures.energies["engine"] == pytest.approx(figures.energies["naive"], abs=1e-4)
     assert max(figures.difference.values()) < 1e-4
     assert 0.3 < figures.floor < 0.9
     assert all(len(times) == 1 and times[0] > 0 for times in figures.times.values())
-    good, line = tools.bench_guidance.report(family, figures, "fp32")
+    good, line = tools.guidance.report(family, figures, "fp32")
     assert line.startswith(f"{family}: time ") and "engine" in capsys.readouterr().out
     figures.times["engine"] = [t / 100 for t in figures.times["naive"]]
     figures.memory["engine"] = figures.memory["naive"] // 100
-    assert tools.bench_guidance.report(family, figures, "fp32")[0]
+    assert tools.guidance.report(family, figures, "fp32")[0]
     figures.difference["engine"] = 1.0
-    assert not tools.bench_guidance.report(family, figures, "fp32")[0]
+    assert not tools.guidance.report(family, figures, "fp32")[0]
 
 
 def test_the_published_schedule_of_work_makes_the_nodes_image(tools, tiny):
     """Two objects, five steps: the same latent, from as many guided iterations."""
-    from ella_lmd.lmd.options import LMDOptions, SamplingSettings
-    from ella_lmd.nodes.host.cache import OBJECT_RUNS
-    from ella_lmd.nodes.host.lmd import sigmas_of
+    from ella_lmd.lmd.sampling.options import LMDOptions, SamplingSettings
+    from ella_lmd.nodes.host.lmd.object_stage import sigmas_of
+    from ella_lmd.nodes.host.lmd.run_cache import OBJECT_RUNS
 
     clip = tools.random_models.clip_l()
     settings, options = SamplingSettings(1, 5, 7.5, "ddim", "ddim_uniform"), LMDOptions()
-    layout = tools.bench_image.layout_of(2, 16)
+    layout = tools.image.layout_of(2, 16)
     OBJECT_RUNS.clear()
-    latent, iterations = tools.bench_image.by_nodes(tiny, clip, layout, settings, options)
+    latent, iterations = tools.image.by_nodes(tiny, clip, layout, settings, options)
     naive, work = tools.naive_image.naive_image(tiny, clip, layout, settings, options, sigmas_of(tiny, settings))
     assert work.passes == 15
     assert iterations == work.iterations > 3
@@ -72,7 +72,7 @@ def test_the_published_schedule_of_work_makes_the_nodes_image(tools, tiny):
 
 def test_the_floor_of_an_image_is_the_arithmetic_of_its_schedule(tools, tiny):
     """Four objects, 50 steps: 325 iterations. With stop_early an object has 30 passes, with fast 25 and 30 iterations."""
-    bench = tools.bench_image
+    bench = tools.image
     naive, least = bench.arithmetic(tiny, 16)
     assert 1 < naive < 3 and 0.5 < least < naive
     args = argparse.Namespace(objects=4, steps=50, ways=list(bench.WAYS))
@@ -87,24 +87,24 @@ def test_the_floor_of_an_image_is_the_arithmetic_of_its_schedule(tools, tiny):
 
 def test_layouts_of_the_measurements_hold_as_many_objects_as_asked_for(tools):
     for count in (1, 2, 4, 8, 16):
-        layout = tools.bench_image.layout_of(count, 32)
+        layout = tools.image.layout_of(count, 32)
         assert len({o.phrase for o in layout.objects}) == count
         assert all(o.box.x + o.box.w <= 1 and o.box.y + o.box.h <= 1 for o in layout.objects)
 
 
 def test_scaling_measures_every_size_and_batch(tools, tiny, tmp_path):
-    found = tools.bench_scaling.per_step(tiny, 16, 2, rounds=1, device="cpu")
+    found = tools.scaling.per_step(tiny, 16, 2, rounds=1, device="cpu")
     assert found["guided iteration"] > 0 and found["CFG pass"] > 0 and found["memory"] >= 0
     images = {"nodes": [(1, 1.0), (16, 7.0)], "published": [(1, 2.0)]}
     sizes = {(64, 1): found, (64, 2): found, (128, 1): found}
-    tools.bench_scaling.draw(images, sizes, 5, 32, tmp_path / "plot.png")
+    tools.scaling.draw(images, sizes, 5, 32, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 2000
 
 
 def test_every_weight_has_its_published_name(tools, tiny, tmp_path):
-    weights = tools.bench_reference.published_weights(tiny, 32)
+    weights = tools.reference.published_weights(tiny, 32)
     assert len(weights) == len(tiny.model.diffusion_model.state_dict()) == 686
-    assert "no checkout" in tools.bench_reference.missing(tmp_path, tmp_path / "packages")
+    assert "no checkout" in tools.reference.missing(tmp_path, tmp_path / "packages")
 
 
 def test_memory_of_a_call_is_its_peak(tools):

@@ -6,9 +6,12 @@ import folder_paths
 import numpy
 import pytest
 import torch
-from ella_lmd.demo import data, detect, latents, model, world
+from ella_lmd.demo import latents, model
+from ella_lmd.evaluation import demo_detector, demo_world
 from ella_lmd.nodes.demo import LMDDemoModel
-from ella_lmd.nodes.host import attention, demo_model
+from ella_lmd.nodes.host import demo_model
+from ella_lmd.nodes.host.guidance import attention
+from ella_lmd.tools.demo_model import data
 from safetensors.torch import save_file
 
 import nodes
@@ -88,7 +91,7 @@ def test_foreign_words_are_one_unknown_word(demo):
 )
 def test_every_sampler_draws_something_red(demo, sampler, scheduler):
     drawn = pictures(demo, sample(demo, PROMPT, sampler, scheduler, steps=12, batch=4)).astype(int)
-    red = numpy.abs(drawn - numpy.array(world.COLOURS["red"])).max(-1) < 70
+    red = numpy.abs(drawn - numpy.array(demo_world.COLOURS["red"])).max(-1) < 70
     assert (red.mean((1, 2)) > 0.02).sum() >= 3
 
 
@@ -96,13 +99,13 @@ def test_pictures_follow_their_prompts(demo):
     right = 0
     for colour, kind in (("red", "circle"), ("blue", "square"), ("yellow", "heart"), ("white", "star")):
         drawn = pictures(demo, sample(demo, f"A realistic photo of a scene with a {colour} {kind}", batch=4, seed=5))
-        right += sum(any((d.colour, d.kind) == (colour, kind) for d in detect.detect(p)) for p in drawn)
+        right += sum(any((d.colour, d.kind) == (colour, kind) for d in demo_detector.detect(p)) for p in drawn)
     assert right >= 11, f"{right} of 16"
 
 
 def test_encoder_and_decoder_agree_with_the_formula(demo):
     scenes = [data.scene(99, i)[0] for i in range(8)]
-    images = torch.stack([torch.from_numpy(numpy.array(world.render(s))).float() / 255 for s in scenes])
+    images = torch.stack([torch.from_numpy(numpy.array(demo_world.render(s))).float() / 255 for s in scenes])
     exact = latents.of_images(images.movedim(-1, 1) * 2 - 1)
     encoded = nodes.VAEEncode().encode(demo[2], images)[0]["samples"]
     assert (encoded * model.LATENT_SCALE - exact).square().mean() < 0.05
@@ -112,7 +115,7 @@ def test_encoder_and_decoder_agree_with_the_formula(demo):
 
 
 def test_image_to_image_and_masks(demo):
-    images = torch.from_numpy(numpy.array(world.render(data.scene(3, 1)[0]))).float()[None] / 255
+    images = torch.from_numpy(numpy.array(demo_world.render(data.scene(3, 1)[0]))).float()[None] / 255
     latent = nodes.VAEEncode().encode(demo[2], images)[0]
     mask = torch.zeros(1, 128, 128)
     mask[:, :, :64] = 1

@@ -14,12 +14,12 @@ import pytest
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 from ella_lmd.ella.timed import sources
-from ella_lmd.lmd.guidance import GuidanceOptions
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
+from ella_lmd.lmd.sampling.guidance import GuidanceOptions
 from ella_lmd.nodes.ella import ELLAEncode, ELLAModelLoader, ELLATextEncoderLoader, TimestepAwareConditioning
-from ella_lmd.nodes.host.ella_connector import REMEMBERED_TIMESTEPS
-from ella_lmd.nodes.host.ella_encode import join
-from ella_lmd.nodes.host.guide import EnergyTrace, guidance_target, patch_guidance
+from ella_lmd.nodes.host.ella.connector import REMEMBERED_TIMESTEPS
+from ella_lmd.nodes.host.ella.encode import join
+from ella_lmd.nodes.host.guidance.guide import EnergyTrace, guidance_target, patch_guidance
 from ella_lmd.tests import ella_models
 from ella_lmd.tests.ella_reference import Recorder, naive_connector
 

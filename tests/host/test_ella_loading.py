@@ -15,9 +15,10 @@ import torch
 from comfy.text_encoders import anima
 from ella_lmd.nodes.ella import ELLAEncode, ELLAModelLoader, ELLATextEncoderLoader
 from ella_lmd.nodes.ella_caption import ELLALongCaption
-from ella_lmd.nodes.host import ella_files, llm_servers
-from ella_lmd.nodes.host.ella_connector import load_connector
-from ella_lmd.nodes.host.ella_t5 import KEY, REMEMBERED_TEXTS, load_text_encoder
+from ella_lmd.nodes.host.ella import files
+from ella_lmd.nodes.host.ella.connector import load_connector
+from ella_lmd.nodes.host.ella.t5 import KEY, REMEMBERED_TEXTS, load_text_encoder
+from ella_lmd.nodes.host.llm import servers
 from ella_lmd.tests import ella_models
 from safetensors.torch import save_file
 
@@ -67,8 +68,8 @@ def test_folders_that_a_user_has_configured_come_first_and_stay(monkeypatch):
         folder_paths, "folder_names_and_paths",
         {"ella": (["/mine/ella"], set()), "ella_encoder": (["/other"], (".bin",)), "loras": mine},
     )  # fmt: skip
-    ella_files.register_folders()
-    ella_files.register_folders()
+    files.register_folders()
+    files.register_folders()
     paths, extensions = folder_paths.folder_names_and_paths["ella"]
     assert paths[0] == "/mine/ella" and len(paths) == 2 and paths[1].endswith("ella")
     assert ".safetensors" in extensions
@@ -167,7 +168,7 @@ def test_every_kind_of_model_folder_loads(folders, t5, layout):
     else:
         save_file(t5, inner / "model.safetensors")
         save_file({k: v.half() for k, v in t5.items()}, inner / "model.fp16.safetensors")
-    names = ella_files.encoder_names()
+    names = files.encoder_names()
     assert any(n.startswith("models--google--flan-t5-xl") for n in names)
     assert load_text_encoder("models--google--flan-t5-xl").config.num_layers == 2
 
@@ -329,8 +330,8 @@ def test_a_server_of_the_planners_list_writes_the_caption(monkeypatch):
     listener = HTTPServer(("127.0.0.1", 0), Scripted)
     threading.Thread(target=listener.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{listener.server_port}/v1"
-    server = dataclasses.replace(llm_servers.LOCAL[0], name="scripted", address=address, model="tiny")
-    monkeypatch.setattr(llm_servers, "load", lambda: {"scripted": server})
+    server = dataclasses.replace(servers.LOCAL[0], name="scripted", address=address, model="tiny")
+    monkeypatch.setattr(servers, "load", lambda: {"scripted": server})
     source = {"source": "language model server", "server": "scripted", "seed": 3}
     assert long_caption("a cat", source).args[0] == "a grey cat sits on a red mat."
     listener.shutdown()

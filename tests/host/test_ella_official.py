@@ -9,9 +9,9 @@ import execution
 import folder_paths
 import pytest
 import torch
-from ella_lmd.nodes import NODES, ella_official
+from ella_lmd.nodes import NODES, ella_compat
 from ella_lmd.nodes.ella import ELLAModelLoader
-from ella_lmd.nodes.host.ella_official import REPLACEMENTS, convert_prompt
+from ella_lmd.nodes.host.ella.compat import REPLACEMENTS, convert_prompt
 from ella_lmd.tests import ella_models
 from ella_lmd.tests.ella_reference import Recorder, naive_connector
 from safetensors.torch import save_file
@@ -158,7 +158,7 @@ def test_a_saved_graph_runs_to_what_it_meant(shared, watched, name):
     seen = records(watched)
     assert len(seen.unet) >= STEPS and max(seen.rows) <= 2
     naive = naive_connector({k: v.half() for k, v in ella_models.connector_state().items()})
-    from ella_lmd.nodes.host.ella_t5 import load_text_encoder
+    from ella_lmd.nodes.host.ella.t5 import load_text_encoder
 
     encoder = load_text_encoder(OFFICIAL_FOLDERS[0])
     for text in texts:
@@ -195,28 +195,28 @@ def test_every_replacement_names_inputs_and_outputs_that_exist():
         assert {ours for _, ours in r.inputs} == {i.id for i in schema.inputs}
         assert set(r.widgets) <= {theirs for theirs, _ in r.inputs}
         assert len(schema.outputs) == r.outputs
-    assert {node.GET_SCHEMA().node_id for node in ella_official.NODES} <= {r.new for r in REPLACEMENTS.values()}
+    assert {node.GET_SCHEMA().node_id for node in ella_compat.NODES} <= {r.new for r in REPLACEMENTS.values()}
 
 
 def test_combined_clip_embeds_reach_the_model(models, sd15):
-    from ella_lmd.nodes.host.ella_connector import load_connector
-    from ella_lmd.nodes.host.ella_t5 import load_text_encoder
+    from ella_lmd.nodes.host.ella.connector import load_connector
+    from ella_lmd.nodes.host.ella.t5 import load_text_encoder
 
     model, clip, _ = sd15
     connector = load_connector("ella-sd1.5-tsc-t5xl.safetensors")
     encoder = load_text_encoder(OFFICIAL_FOLDERS[0], default_length=128)
-    embeds = ella_official.ELLACompatTextEncode.execute("one", encoder).args[0]
+    embeds = ella_compat.ELLACompatTextEncode.execute("one", encoder).args[0]
     by_clip = nodes.CLIPTextEncode().encode(clip, "two")[0]
-    both = ella_official.ELLACompatCombineClip.execute(by_clip, embeds).args[0]
-    also = ella_official.ELLACompatCombineEmbeds.execute(
-        embeds, ella_official.ELLACompatFromConditioning.execute(by_clip).args[0]
+    both = ella_compat.ELLACompatCombineClip.execute(by_clip, embeds).args[0]
+    also = ella_compat.ELLACompatCombineEmbeds.execute(
+        embeds, ella_compat.ELLACompatFromConditioning.execute(by_clip).args[0]
     ).args[0]
     assert embeds.features.shape[1] == 128
     for combined in (both, also):
-        out = ella_official.ELLACompatApply.execute(model, connector, combined, combined)
+        out = ella_compat.ELLACompatApply.execute(model, connector, combined, combined)
         tokens = out.args[1][0][0]
         assert tokens.shape[1] == 141
         assert torch.equal(torch.Tensor(tokens[:, 64:]), by_clip[0][0])
     with pytest.raises(ValueError, match="no text for ELLA"):
-        only = ella_official.ELLACompatFromConditioning.execute(by_clip).args[0]
-        ella_official.ELLACompatEncode.execute(connector, only)
+        only = ella_compat.ELLACompatFromConditioning.execute(by_clip).args[0]
+        ella_compat.ELLACompatEncode.execute(connector, only)

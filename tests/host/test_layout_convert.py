@@ -12,7 +12,7 @@ import test_models
 import torch
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
 from ella_lmd.nodes import layout_convert
-from ella_lmd.nodes.host import regions
+from ella_lmd.nodes.host.lmd import regional_conditioning
 from ella_lmd.tests.host.executor import run
 
 import nodes as host_nodes
@@ -74,7 +74,7 @@ def test_area_conditioning_is_what_core_nodes_make(demo):
         )
         wanted = core("ConditioningCombine", "combine", wanted, area)
     assert same(positive, wanted)
-    assert same(negative, encode(clip, "birds, " + regions.OVERALL_NEGATIVE))
+    assert same(negative, encode(clip, "birds, " + regional_conditioning.OVERALL_NEGATIVE))
 
 
 def resolved(conditioning, width, height):
@@ -86,8 +86,8 @@ def resolved(conditioning, width, height):
 def test_shares_of_the_canvas_are_the_cells_of_set_area_and_fit_a_larger_latent(demo):
     _, clip, _ = demo
     base = encode(clip, BASE)
-    shares = regions.with_areas(clip, LAYOUT, base, "phrase", 1.0, 1.0)
-    cells = regions.with_areas(clip, LAYOUT, base, "phrase", 1.0, 1.0, exact=True)
+    shares = regional_conditioning.with_areas(clip, LAYOUT, base, "phrase", 1.0, 1.0)
+    cells = regional_conditioning.with_areas(clip, LAYOUT, base, "phrase", 1.0, 1.0, exact=True)
     wanted = base
     for o, (w, h, x, y) in zip(LAYOUT.objects, PIXELS):
         area = core("ConditioningSetArea", "append", encode(clip, o.phrase), w, h, x, y, 1.0)
@@ -258,10 +258,10 @@ def test_text_goes_out_and_comes_back_through_the_planner_and_the_boxes_node(mon
 def test_gligen_without_a_model_or_with_too_many_boxes_says_so(demo):
     _, clip, _ = demo
     with pytest.raises(ValueError, match="connect a GLIGENLoader"):
-        regions.conditioning(clip, LAYOUT, "", "phrase", {"method": "GLIGEN"})
+        regional_conditioning.conditioning(clip, LAYOUT, "", "phrase", {"method": "GLIGEN"})
     many = Layout(512, 512, tuple(LayoutObject("a cat", Box(0, 0, 0.5, 0.5)) for _ in range(31)))
     with pytest.raises(ValueError, match="at most 30 boxes, the layout has 31"):
-        regions.with_gligen(clip, many, [], "phrase", object())
+        regional_conditioning.with_gligen(clip, many, [], "phrase", object())
 
 
 def test_every_input_and_output_has_a_tooltip():

@@ -8,7 +8,7 @@ import execution
 import folder_paths
 import pytest
 import torch
-from ella_lmd.lmd import editing
+from ella_lmd.lmd.convert import user_edits
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
 from ella_lmd.nodes.layout_editor import LayoutEditor
 from PIL import Image
@@ -36,7 +36,7 @@ def run(edits="", layout=None, image=None):
 def edits_of(layout: Layout, box=BOX) -> str:
     data = layout.to_json()
     data["objects"][0]["box"] = box
-    return json.dumps({"upstream": editing.fingerprint(layout), "layout": data})
+    return json.dumps({"upstream": user_edits.fingerprint(layout), "layout": data})
 
 
 def test_without_edits_the_layout_itself_goes_on_and_the_canvas_is_told():
@@ -45,7 +45,7 @@ def test_without_edits_the_layout_itself_goes_on_and_the_canvas_is_told():
     assert overall == "a park with a cat" and negative.startswith("dogs, artifacts")
     assert picture.ndim == 4 and picture.dtype == torch.float32
     assert ui["lmd_upstream"] == [
-        {"layout": PLANNED.to_json(), "fingerprint": editing.fingerprint(PLANNED), "replaced": False, "told": ""}
+        {"layout": PLANNED.to_json(), "fingerprint": user_edits.fingerprint(PLANNED), "replaced": False, "told": ""}
     ]
     assert ui["lmd_backdrop"] == []
     json.dumps(ui)

@@ -12,11 +12,12 @@ import comfy.model_management
 import execution
 import folder_paths
 import pytest
-from ella_lmd.lmd.dialogue import NoLayoutError, Request
+from ella_lmd.lmd.planner.dialogue import NoLayoutError, Request
 from ella_lmd.nodes import lmd_plan
-from ella_lmd.nodes.host import llm_plan, llm_servers
-from ella_lmd.nodes.host.llm_cache import ReplyCache
-from ella_lmd.nodes.host.llm_client import MAX_BODY, Patience
+from ella_lmd.nodes.host.llm import plan as llm_plan
+from ella_lmd.nodes.host.llm import servers
+from ella_lmd.nodes.host.llm.client import MAX_BODY, Patience
+from ella_lmd.nodes.host.llm.reply_cache import ReplyCache
 from ella_lmd.tests.scripted_server import ScriptedServer
 
 import nodes as host_nodes
@@ -41,7 +42,7 @@ def user(tmp_path, monkeypatch):
 
 
 def configure(*entries) -> Path:
-    path = llm_servers.servers_file()
+    path = servers.servers_file()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"servers": list(entries)}))
     return path
@@ -52,9 +53,7 @@ def entry(server, **more) -> dict:
 
 
 def ask(prompt=PROMPT, seed=0, patience=QUICK, show=lambda text: None, **more):
-    return llm_plan.with_server(
-        llm_servers.named("Mine"), Request(prompt, **more), llm_plan.Decoding(seed), show, patience
-    )
+    return llm_plan.with_server(servers.named("Mine"), Request(prompt, **more), llm_plan.Decoding(seed), show, patience)
 
 
 def plan(**source):
@@ -225,7 +224,7 @@ def test_a_servers_key_goes_to_that_server_only(monkeypatch):
             entry(c, name="C", model="m", credential=""),
         )  # fmt: skip
         for name in ("Mine", "B", "C"):
-            llm_plan.with_server(llm_servers.named(name), Request(PROMPT), llm_plan.Decoding())
+            llm_plan.with_server(servers.named(name), Request(PROMPT), llm_plan.Decoding())
     assert KEY in str(a.requests) and "other-key-value" not in str(a.requests)
     assert "other-key-value" in str(b.requests) and KEY not in str(b.requests)
     assert "Authorization" not in str(c.requests)
@@ -252,7 +251,7 @@ def test_the_host_refuses_names_that_are_not_in_the_list():
     with ScriptedServer(GOOD) as server:
         configure(entry(server))
         names = {"Mine", "Ollama", "LM Studio", "llama.cpp", "vLLM"}
-        assert set(llm_servers.names()) == names
+        assert set(servers.names()) == names
         flat = {f"source.{k}": v for k, v in DEFAULTS.items()} | {"source": "language model server"}
         prompt = {
             "1": {"class_type": "LLMLayoutPlanner", "inputs": {"prompt": "a cat", "width": 512, "height": 512, **flat}}
@@ -267,14 +266,14 @@ def test_the_host_refuses_names_that_are_not_in_the_list():
 def test_no_key_in_objects_errors_or_pickles(capsys):
     with ScriptedServer(GOOD) as server:
         configure(entry(server))
-        record = llm_servers.named("Mine")
-        key = llm_servers.key_of(record)
+        record = servers.named("Mine")
+        key = servers.key_of(record)
         client = llm_plan.Client(record, lambda seconds: None)
     for thing in (record, key, client, [key], {"key": key}, f"{key} {key!r}", vars(client)):
         assert KEY not in str(thing) + repr(thing)
     with pytest.raises(TypeError, match="never stored"):
         pickle.dumps(key)
-    assert KEY not in llm_servers.fingerprint("Mine")
+    assert KEY not in servers.fingerprint("Mine")
 
 
 def test_a_server_that_repeats_the_key_does_not_bring_it_into_the_layout_or_the_cache(user):
@@ -306,9 +305,9 @@ def test_a_server_that_repeats_the_key_does_not_bring_it_into_the_layout_or_the_
 def test_a_faulty_servers_file_is_explained_and_the_node_still_opens(broken, said):
     path = configure({"name": "Mine", "address": "http://127.0.0.1/v1", **broken})
     with pytest.raises(ValueError, match=said) as caught:
-        llm_servers.named("Mine")
+        servers.named("Mine")
     assert str(path) in str(caught.value) and "sk-secret" not in str(caught.value)
-    assert "Ollama" in llm_servers.names() and lmd_plan.LLMLayoutPlanner.INPUT_TYPES()
+    assert "Ollama" in servers.names() and lmd_plan.LLMLayoutPlanner.INPUT_TYPES()
 
 
 def test_a_missing_key_says_where_it_belongs(monkeypatch):

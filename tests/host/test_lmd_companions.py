@@ -7,9 +7,9 @@ import comfy.samplers
 import pytest
 import test_models
 import torch
-from ella_lmd.lmd.guidance import GuidanceOptions
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
-from ella_lmd.nodes.host.guide import EnergyTrace, guidance_target, patch_guidance
+from ella_lmd.lmd.sampling.guidance import GuidanceOptions
+from ella_lmd.nodes.host.guidance.guide import EnergyTrace, guidance_target, patch_guidance
 
 import nodes
 
@@ -162,7 +162,7 @@ def test_ella_tokens_before_clips_shift_the_positions_and_follow_the_timestep(de
     ahead = torch.randn(1, 64, 768, generator=torch.Generator().manual_seed(4))
     g.positive = [[torch.cat([ahead, g.positive[0][0]], 1), g.positive[0][1]]]
     seen = []
-    from ella_lmd.nodes.host import guide
+    from ella_lmd.nodes.host.guidance import guide
 
     original = guide.shifted
 

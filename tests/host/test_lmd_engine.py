@@ -11,14 +11,14 @@ import comfy.sd
 import pytest
 import test_models
 import torch
-from ella_lmd.lmd.guidance import GuidanceOptions
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
-from ella_lmd.nodes.host import attention as attention_module
-from ella_lmd.nodes.host import economy as economy_module
-from ella_lmd.nodes.host import gradients
-from ella_lmd.nodes.host.economy import Economy, GuidanceOutOfMemory
-from ella_lmd.nodes.host.guide import EnergyTrace, Guide, guidance_target, patch_guidance
-from ella_lmd.nodes.host.steps import add_step_hook
+from ella_lmd.lmd.sampling.guidance import GuidanceOptions
+from ella_lmd.nodes.host.guidance import attention as attention_module
+from ella_lmd.nodes.host.guidance import gradients
+from ella_lmd.nodes.host.guidance import memory_plan as economy_module
+from ella_lmd.nodes.host.guidance.guide import EnergyTrace, Guide, guidance_target, patch_guidance
+from ella_lmd.nodes.host.guidance.memory_plan import Economy, GuidanceOutOfMemory
+from ella_lmd.nodes.host.guidance.step_hooks import add_step_hook
 
 import nodes
 
@@ -473,9 +473,10 @@ def test_a_model_that_the_host_has_compiled(demo, backend):
     """TorchCompileModel's own patch, with a backend that needs no compiler: gradient, objects and images as without."""
     from comfy_api.torch_helpers import set_torch_compile_wrapper
     from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
-    from ella_lmd.lmd.options import LMDOptions, SamplingSettings
-    from ella_lmd.nodes.host import cache
-    from ella_lmd.nodes.host.lmd import compose_and_sample, sample_objects
+    from ella_lmd.lmd.sampling.options import LMDOptions, SamplingSettings
+    from ella_lmd.nodes.host.lmd import run_cache
+    from ella_lmd.nodes.host.lmd.object_stage import sample_objects
+    from ella_lmd.nodes.host.lmd.overall_stage import compose_and_sample
 
     options = {"guard_filter_fn": skip_torch_compile_dict}
     compiled = demo[0].clone(disable_dynamic=True)
@@ -485,7 +486,7 @@ def test_a_model_that_the_host_has_compiled(demo, backend):
     results = []
     for model in (demo[0], compiled, compiled):
         for at_once in (1, 2):
-            cache.OBJECT_RUNS.clear()
+            run_cache.OBJECT_RUNS.clear()
             objects = sample_objects(model, demo[1], LAYOUT, settings, LMDOptions(EVERY_STEP, objects_at_once=at_once))
             results.append((objects, compose_and_sample(model, demo[1], objects)[0]))
     for objects, latent in results[1:]:

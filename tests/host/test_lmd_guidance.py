@@ -5,15 +5,15 @@ import copy
 import comfy.samplers
 import pytest
 import torch
-from ella_lmd.lmd.energy import EnergyOptions, energies, total_energy
-from ella_lmd.lmd.guidance import GuidanceOptions
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
-from ella_lmd.lmd.tokens import PhraseNotFound
-from ella_lmd.nodes.host import guide as guide_module
-from ella_lmd.nodes.host.attention import Layer, guided_layers, mask_layer
-from ella_lmd.nodes.host.gradients import energy_gradient
-from ella_lmd.nodes.host.guide import EnergyTrace, guidance_target, patch_guidance
-from ella_lmd.nodes.host.steps import UnsupportedSampler, call_plan
+from ella_lmd.lmd.sampling.energy import EnergyOptions, energies, total_energy
+from ella_lmd.lmd.sampling.guidance import GuidanceOptions
+from ella_lmd.lmd.sampling.tokens import PhraseNotFound
+from ella_lmd.nodes.host.guidance import guide as guide_module
+from ella_lmd.nodes.host.guidance.attention import Layer, guided_layers, mask_layer
+from ella_lmd.nodes.host.guidance.gradients import energy_gradient
+from ella_lmd.nodes.host.guidance.guide import EnergyTrace, guidance_target, patch_guidance
+from ella_lmd.nodes.host.guidance.step_hooks import UnsupportedSampler, call_plan
 
 import nodes
 
@@ -390,7 +390,7 @@ def plain_gradient(seen: dict) -> tuple[torch.Tensor, torch.Tensor]:
     import comfy.ops
     import test_models
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-    from ella_lmd.lmd.energy import AttentionMap
+    from ella_lmd.lmd.sampling.energy import AttentionMap
 
     with torch.inference_mode(False), torch.enable_grad():
         unet = UNetModel(**test_models.UNETS["sd15"], dtype=torch.float32, operations=comfy.ops.disable_weight_init)
@@ -473,7 +473,7 @@ def test_a_model_without_cross_attention_blocks_is_refused(sd15):
     class NotAUNet(torch.nn.Module):
         pass
 
-    from ella_lmd.nodes.host.attention import UnsupportedModel
+    from ella_lmd.nodes.host.guidance.attention import UnsupportedModel
 
     with pytest.raises(UnsupportedModel, match="NotAUNet"):
         guided_layers(NotAUNet())

@@ -7,14 +7,14 @@ import latent_preview
 import pytest
 import torch
 from comfy.cli_args import LatentPreviewMethod, args
-from ella_lmd.lmd.guidance import GuidanceOptions
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
-from ella_lmd.lmd.options import LMDOptions, SamplingSettings
-from ella_lmd.nodes import lmd_compose, lmd_guidance, lmd_look, lmd_sample
-from ella_lmd.nodes.host import cache, lmd
-from ella_lmd.nodes.host.attention import COND, add_patches, probabilities, resolve_layers
-from ella_lmd.nodes.host.guide import EnergyTrace, guidance_target, patch_guidance
-from ella_lmd.nodes.host.observe import recorded
+from ella_lmd.lmd.sampling.guidance import GuidanceOptions
+from ella_lmd.lmd.sampling.options import LMDOptions, SamplingSettings
+from ella_lmd.nodes import lmd_compose, lmd_guidance, lmd_inspect, lmd_sample
+from ella_lmd.nodes.host.guidance.attention import COND, add_patches, probabilities, resolve_layers
+from ella_lmd.nodes.host.guidance.attention_recorder import recorded
+from ella_lmd.nodes.host.guidance.guide import EnergyTrace, guidance_target, patch_guidance
+from ella_lmd.nodes.host.lmd import overall_stage, run_cache
 
 import nodes
 
@@ -35,7 +35,7 @@ OPTIONS = LMDOptions(guidance=TWICE)
 
 @pytest.fixture(autouse=True)
 def empty_cache():
-    cache.OBJECT_RUNS.clear()
+    run_cache.OBJECT_RUNS.clear()
 
 
 def sample(model, positive, clip, sampler="euler", steps=4, batch=2):
@@ -49,9 +49,9 @@ def two_stages(demo):
     """(objects, recorded attention, latent) of both stages with the recorder before the composer."""
     with torch.inference_mode():
         model, clip, _ = demo
-        objects = lmd.sample_objects(model, clip, LAYOUT, SETTINGS, OPTIONS)
+        objects = overall_stage.sample_objects(model, clip, LAYOUT, SETTINGS, OPTIONS)
         watched, _, record = recorded(model, clip, LAYOUT)
-        latent, trace, _ = lmd.compose_and_sample(watched, clip, objects)
+        latent, trace, _ = overall_stage.compose_and_sample(watched, clip, objects)
         return objects, record, latent, trace
 
 
@@ -102,7 +102,7 @@ def test_the_recorded_maps_are_the_models_own_probabilities(demo):
 def test_the_recorder_sees_the_composition_and_leaves_it_as_it_is(demo, two_stages):
     model, clip, _ = demo
     objects, record, latent, _ = two_stages
-    plain, _, _ = lmd.compose_and_sample(model, clip, objects)
+    plain, _, _ = overall_stage.compose_and_sample(model, clip, objects)
     assert torch.equal(latent, plain)
     assert len(record.looks) == SETTINGS.steps and record.looks[0].maps.shape[0] == 2
 
@@ -136,7 +136,7 @@ def test_another_prompt_records_nothing_and_says_why(demo, caplog):
         ours = sample(watched, other, clip)
     assert "attention is not recorded" in caplog.text and record.looks == []
     assert torch.equal(ours, sample(model, other, clip))
-    (sheet,) = lmd_look.LMDAttentionOverlay.execute(record, "film", 5).result
+    (sheet,) = lmd_inspect.LMDAttentionOverlay.execute(record, "film", 5).result
     assert sheet.shape[0] == 1
 
 
@@ -163,10 +163,10 @@ def test_every_picture_node_gives_one_image_per_batch_image(demo, two_stages):
     _, clip, vae = demo
     objects, record, latent, _ = two_stages
     images = vae.decode(latent)
-    (sheets,) = lmd_look.LMDContactSheet.execute(objects, vae, images).result
-    (overlay,) = lmd_look.LMDAttentionOverlay.execute(record, "sheet", 5, images).result
-    (own,) = lmd_look.LMDAttentionOverlay.execute(objects, "sheet", 3, lmd_sample.decode(objects, vae)).result
-    (film,) = lmd_look.LMDAttentionOverlay.execute(record, "film", 5, images).result
+    (sheets,) = lmd_inspect.LMDContactSheet.execute(objects, vae, images).result
+    (overlay,) = lmd_inspect.LMDAttentionOverlay.execute(record, "sheet", 5, images).result
+    (own,) = lmd_inspect.LMDAttentionOverlay.execute(objects, "sheet", 3, lmd_sample.decode(objects, vae)).result
+    (film,) = lmd_inspect.LMDAttentionOverlay.execute(record, "film", 5, images).result
     assert [len(x) for x in (sheets, overlay, own, film)] == [2, 2, 2, SETTINGS.steps]
     for picture in (sheets, overlay, own, film):
         assert picture.dtype == torch.float32 and picture.shape[3] == 3 and 0 <= picture.min() < picture.max() <= 1
@@ -213,9 +213,9 @@ def test_both_stages_show_previews_after_every_step(demo, monkeypatch):
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
     assert latent_preview.get_previewer(model.load_device, model.model.latent_format) is not None
     settings = SamplingSettings(seed=3, steps=5, cfg=5.0, sampler="ddim", scheduler="ddim_uniform")
-    objects = lmd.sample_objects(model, clip, LAYOUT, settings, OPTIONS)
+    objects = overall_stage.sample_objects(model, clip, LAYOUT, settings, OPTIONS)
     first = list(shown)
-    lmd.compose_and_sample(model, clip, objects)
+    overall_stage.compose_and_sample(model, clip, objects)
     second = shown[len(first) :]
     assert all(r.energies for r in objects.runs), "the steps were guided"
     assert len(first) >= settings.steps and len(second) == settings.steps
@@ -226,7 +226,7 @@ def test_both_stages_show_previews_after_every_step(demo, monkeypatch):
 
 
 def test_every_input_and_output_has_a_tooltip():
-    for node in lmd_look.NODES:
+    for node in lmd_inspect.NODES:
         schema = node.GET_SCHEMA()
         assert schema.description and schema.search_aliases
         for item in schema.inputs + schema.outputs:

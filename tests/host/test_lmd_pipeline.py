@@ -3,12 +3,12 @@
 import comfy.model_management as mm
 import pytest
 import torch
-from ella_lmd.lmd.guidance import GuidanceOptions
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
-from ella_lmd.lmd.options import LMDOptions, SamplingSettings
-from ella_lmd.nodes.host import attention as host_attention
-from ella_lmd.nodes.host import cache, lmd, masks, object_stage
-from ella_lmd.nodes.host.guide import EnergyTrace, patch_guidance
+from ella_lmd.lmd.sampling.guidance import GuidanceOptions
+from ella_lmd.lmd.sampling.options import LMDOptions, SamplingSettings
+from ella_lmd.nodes.host.guidance import attention as host_attention
+from ella_lmd.nodes.host.guidance.guide import EnergyTrace, patch_guidance
+from ella_lmd.nodes.host.lmd import masks, object_stage, overall_stage, run_cache
 
 import nodes
 
@@ -30,7 +30,7 @@ TWICE = LMDOptions(guidance=GuidanceOptions(loss_scale=2.0, loss_threshold=0.0, 
 
 @pytest.fixture(autouse=True)
 def empty_cache():
-    cache.OBJECT_RUNS.clear()
+    run_cache.OBJECT_RUNS.clear()
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,8 @@ def run(sd15):
     """(objects, latent, trace, prompt) of one pass."""
     with torch.inference_mode():
         model, clip, _ = sd15
-        objects = lmd.sample_objects(model, clip, LAYOUT, SETTINGS, TWICE)
-        return objects, *lmd.compose_and_sample(model, clip, objects)
+        objects = overall_stage.sample_objects(model, clip, LAYOUT, SETTINGS, TWICE)
+        return objects, *overall_stage.compose_and_sample(model, clip, objects)
 
 
 def steps_that_fall(rows) -> list[bool]:
@@ -75,32 +75,32 @@ def share_inside(objects) -> list[float]:
 def test_guidance_draws_each_words_attention_into_its_box(sd15, run):
     model, clip, _ = sd15
     unguided = LMDOptions(guidance=GuidanceOptions(loss_scale=0.0))
-    plain = lmd.sample_objects(model, clip, LAYOUT, SETTINGS, unguided)
+    plain = overall_stage.sample_objects(model, clip, LAYOUT, SETTINGS, unguided)
     assert all(not r.energies for r in plain.runs)
     assert all(with_ > without for with_, without in zip(share_inside(run[0]), share_inside(plain)))
 
 
 def test_the_composition_keeps_the_objects_for_the_frozen_steps(sd15, run):
     """With everything frozen, the result shows the objects' own latents where their masks are."""
-    from ella_lmd.lmd.objects import compose_runs
+    from ella_lmd.lmd.sampling.object_runs import compose_runs
 
     model, clip, _ = sd15
     objects = run[0]
-    latent, _, _ = lmd.compose_and_sample(model, clip, objects, frozen_ratio=1.0)
+    latent, _, _ = overall_stage.compose_and_sample(model, clip, objects, frozen_ratio=1.0)
     composition = compose_runs(objects)
     expected = model.model.process_latent_out(composition.latents[-1])
     mask = composition.mask.expand_as(latent)
     assert mask.any() and torch.allclose(latent[mask], expected[mask], atol=1e-4)
-    half, _, _ = lmd.compose_and_sample(model, clip, objects, frozen_ratio=0.5)
+    half, _, _ = overall_stage.compose_and_sample(model, clip, objects, frozen_ratio=0.5)
     assert not torch.allclose(half[mask], expected[mask], atol=1e-2)
 
 
 def test_a_second_run_repeats_the_first_bit_for_bit(sd15, run):
     model, clip, _ = sd15
     objects, latent, _, _ = run
-    again = lmd.sample_objects(model, clip, LAYOUT, SETTINGS, TWICE)
+    again = overall_stage.sample_objects(model, clip, LAYOUT, SETTINGS, TWICE)
     assert all(torch.equal(a.latents, b.latents) for a, b in zip(again.runs, objects.runs))
-    assert torch.equal(lmd.compose_and_sample(model, clip, again)[0], latent)
+    assert torch.equal(overall_stage.compose_and_sample(model, clip, again)[0], latent)
 
 
 def count_samples(monkeypatch) -> list[str]:
@@ -123,21 +123,21 @@ def test_editing_one_object_recomputes_that_one_only(demo, monkeypatch):
     model, clip, _ = demo
     settings = replace(SETTINGS, steps=2)
     seen = count_samples(monkeypatch)
-    lmd.sample_objects(model, clip, LAYOUT, settings, TWICE)
+    overall_stage.sample_objects(model, clip, LAYOUT, settings, TWICE)
     assert seen == ["a blue dog", "a red cat", "a yellow kite"]
     seen.clear()
     bigger = (*LAYOUT.objects[:2], LayoutObject("a yellow kite", Box(0.3, 0.02, 0.4, 0.4)))
-    lmd.sample_objects(model, clip, replace(LAYOUT, objects=bigger), settings, TWICE)
+    overall_stage.sample_objects(model, clip, replace(LAYOUT, objects=bigger), settings, TWICE)
     assert seen == ["a yellow kite"]
     seen.clear()
     renamed = (*LAYOUT.objects[:2], LayoutObject("a zebra", Box(0.3, 0.02, 0.4, 0.4)))
     added = (LayoutObject("a big apple", Box(0.1, 0.1, 0.2, 0.2)), *LAYOUT.objects)
     for objects, new in ((renamed, "a zebra"), (added, "a big apple")):
-        lmd.sample_objects(model, clip, replace(LAYOUT, objects=objects), settings, TWICE)
+        overall_stage.sample_objects(model, clip, replace(LAYOUT, objects=objects), settings, TWICE)
         assert seen == [new]
         seen.clear()
     moved = (LAYOUT.objects[0], LayoutObject("a blue dog", Box(0.5, 0.4, 0.4, 0.55)), LAYOUT.objects[2])
-    result = lmd.sample_objects(model, clip, replace(LAYOUT, objects=moved), settings, TWICE)
+    result = overall_stage.sample_objects(model, clip, replace(LAYOUT, objects=moved), settings, TWICE)
     assert seen == [], "a box that only moved has the same centred run"
     assert result.runs[0].item.box == Box(0.5, 0.4, 0.4, 0.55)
 
@@ -149,7 +149,7 @@ def test_everything_that_matters_is_in_the_cache_key(demo, monkeypatch, change):
     model, clip, _ = demo
     settings, options, layout = replace(SETTINGS, steps=1), TWICE, replace(LAYOUT, objects=LAYOUT.objects[:1])
     seen = count_samples(monkeypatch)
-    lmd.sample_objects(model, clip, layout, settings, options)
+    overall_stage.sample_objects(model, clip, layout, settings, options)
     if change == "seed":
         settings = replace(settings, seed=8)
     elif change == "steps":
@@ -165,14 +165,14 @@ def test_everything_that_matters_is_in_the_cache_key(demo, monkeypatch, change):
     else:
         model = model.clone()
         model.set_model_attn2_patch(lambda q, k, v, extra: (q, k, v))
-    lmd.sample_objects(model, clip, layout, settings, options)
+    overall_stage.sample_objects(model, clip, layout, settings, options)
     assert len(seen) == 2
-    lmd.sample_objects(model, clip, layout, settings, options)
+    overall_stage.sample_objects(model, clip, layout, settings, options)
     assert len(seen) == 2
 
 
 def test_the_cache_is_bounded():
-    small = cache.RunCache(max_bytes=1000)
+    small = run_cache.RunCache(max_bytes=1000)
     for i in range(10):
         small.put(i, i, [torch.zeros(100)])
     assert small.get(0) is None and small.get(9) == 9 and small.get(8) == 8 and small.get(7) is None
@@ -194,9 +194,9 @@ def test_an_interrupt_keeps_the_finished_objects(demo, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(object_stage.Bar, "run_done", stop)
         with pytest.raises(mm.InterruptProcessingException):
-            lmd.sample_objects(model, clip, LAYOUT, settings, TWICE)
+            overall_stage.sample_objects(model, clip, LAYOUT, settings, TWICE)
     seen.clear()
-    lmd.sample_objects(model, clip, LAYOUT, settings, TWICE)
+    overall_stage.sample_objects(model, clip, LAYOUT, settings, TWICE)
     assert len(seen) == 1
 
 
@@ -211,8 +211,8 @@ def test_one_bar_runs_over_objects_and_composition(demo, monkeypatch):
         comfy.utils, "PROGRESS_BAR_HOOK", lambda now, total, preview, **kw: updates.append((now, total))
     )
     settings = replace(SETTINGS, steps=2)
-    objects = lmd.sample_objects(model, clip, LAYOUT, settings, TWICE)
-    lmd.compose_and_sample(model, clip, objects)
+    objects = overall_stage.sample_objects(model, clip, LAYOUT, settings, TWICE)
+    overall_stage.compose_and_sample(model, clip, objects)
     values = [now for now, _ in updates]
     assert {total for _, total in updates} == {8} and values == sorted(values) and values[-1] == 8
 
@@ -222,11 +222,11 @@ def test_each_image_of_a_batch_equals_its_own_run(demo):
 
     model, clip, _ = demo
     layout, settings = replace(LAYOUT, objects=LAYOUT.objects[:2]), replace(SETTINGS, steps=3)
-    pair = lmd.sample_objects(model, clip, layout, replace(settings, batch=2), TWICE)
-    latent = lmd.compose_and_sample(model, clip, pair)[0]
+    pair = overall_stage.sample_objects(model, clip, layout, replace(settings, batch=2), TWICE)
+    latent = overall_stage.compose_and_sample(model, clip, pair)[0]
     for b in range(2):
-        alone = lmd.sample_objects(model, clip, layout, replace(settings, seed=7 + 6789 * b), TWICE)
-        single = lmd.compose_and_sample(model, clip, alone)[0]
+        alone = overall_stage.sample_objects(model, clip, layout, replace(settings, seed=7 + 6789 * b), TWICE)
+        single = overall_stage.compose_and_sample(model, clip, alone)[0]
         assert torch.equal(alone.runs[0].mask[0], pair.runs[0].mask[b])
         assert torch.allclose(single[0], latent[b], atol=5e-3, rtol=1e-3)
 
@@ -236,8 +236,8 @@ def test_portrait_landscape_and_odd_sizes(demo, size):
     from dataclasses import replace
 
     model, clip, _ = demo
-    objects = lmd.sample_objects(model, clip, LAYOUT.on_canvas(*size), replace(SETTINGS, steps=2), TWICE)
-    latent = lmd.compose_and_sample(model, clip, objects)[0]
+    objects = overall_stage.sample_objects(model, clip, LAYOUT.on_canvas(*size), replace(SETTINGS, steps=2), TWICE)
+    latent = overall_stage.compose_and_sample(model, clip, objects)[0]
     assert latent.shape == (1, 4, size[1] // 8, size[0] // 8) and torch.isfinite(latent).all()
 
 
@@ -248,8 +248,8 @@ def test_other_samplers_compose_too(demo, sampler):
     model, clip, _ = demo
     settings = replace(SETTINGS, steps=5, sampler=sampler, scheduler="karras")
     layout = replace(LAYOUT, objects=LAYOUT.objects[:1])
-    objects = lmd.sample_objects(model, clip, layout, settings, TWICE)
-    latent, trace, _ = lmd.compose_and_sample(model, clip, objects)
+    objects = overall_stage.sample_objects(model, clip, layout, settings, TWICE)
+    latent, trace, _ = overall_stage.compose_and_sample(model, clip, objects)
     assert torch.isfinite(latent).all() and trace.rows
 
 
@@ -258,7 +258,7 @@ def test_samplers_that_cannot_be_composed_are_refused(demo, sampler, words):
     from dataclasses import replace
 
     with pytest.raises(ValueError, match=words):
-        lmd.sample_objects(demo[0], demo[1], LAYOUT, replace(SETTINGS, sampler=sampler), TWICE)
+        overall_stage.sample_objects(demo[0], demo[1], LAYOUT, replace(SETTINGS, sampler=sampler), TWICE)
 
 
 def test_the_fast_schedule_leaves_the_needed_steps_as_they_were(demo):
@@ -267,14 +267,14 @@ def test_the_fast_schedule_leaves_the_needed_steps_as_they_were(demo):
     model, clip, _ = demo
     layout = replace(LAYOUT, objects=LAYOUT.objects[:1])
     settings = replace(SETTINGS, steps=10)
-    slow = lmd.sample_objects(model, clip, layout, settings, TWICE)
-    fast = lmd.sample_objects(model, clip, layout, settings, replace(TWICE, fast_schedule=True))
+    slow = overall_stage.sample_objects(model, clip, layout, settings, TWICE)
+    fast = overall_stage.sample_objects(model, clip, layout, settings, replace(TWICE, fast_schedule=True))
     exact = fast.exact_steps
     assert exact == 6 and fast.runs[0].steps < slow.runs[0].steps
     assert torch.equal(fast.runs[0].latents[: exact + 1], slow.runs[0].latents[: exact + 1])
-    lmd.compose_and_sample(model, clip, fast)
+    overall_stage.compose_and_sample(model, clip, fast)
     with pytest.raises(ValueError, match="fast_schedule and stop_early off"):
-        lmd.compose_and_sample(model, clip, fast, frozen_ratio=0.9)
+        overall_stage.compose_and_sample(model, clip, fast, frozen_ratio=0.9)
 
 
 def test_both_stages_use_fused_attention_on_a_cpu_unless_something_else_was_chosen(demo, monkeypatch):
@@ -289,11 +289,11 @@ def test_both_stages_use_fused_attention_on_a_cpu_unless_something_else_was_chos
         return attention
 
     def latent(model):
-        cache.OBJECT_RUNS.clear()
+        run_cache.OBJECT_RUNS.clear()
         seen.clear()
         options = LMDOptions(guidance=GuidanceOptions(loss_scale=0.0))  # guided passes have an attention of their own
-        objects = lmd.sample_objects(model, demo[1], LAYOUT, SETTINGS, options)
-        return lmd.compose_and_sample(model, demo[1], objects)[0]
+        objects = overall_stage.sample_objects(model, demo[1], LAYOUT, SETTINGS, options)
+        return overall_stage.compose_and_sample(model, demo[1], objects)[0]
 
     monkeypatch.setattr(host_attention, "attention_pytorch", counting("fused", host_attention.attention_pytorch))
     fused = latent(demo[0])
@@ -316,8 +316,8 @@ def test_a_layout_without_objects_is_a_plain_run_of_the_background(demo):
 
     model, clip, _ = demo
     empty = replace(LAYOUT, objects=())
-    objects = lmd.sample_objects(model, clip, empty, SETTINGS, LMDOptions())
-    latent, _, text = lmd.compose_and_sample(model, clip, objects, negative="blurry")
+    objects = overall_stage.sample_objects(model, clip, empty, SETTINGS, LMDOptions())
+    latent, _, text = overall_stage.compose_and_sample(model, clip, objects, negative="blurry")
     assert text == "a park"
     positive = nodes.CLIPTextEncode().encode(clip, "a park")[0]
     negative = nodes.CLIPTextEncode().encode(clip, "blurry")[0]
@@ -330,7 +330,7 @@ def test_a_layout_without_objects_is_a_plain_run_of_the_background(demo):
 
 def test_a_prompt_of_the_users_own_gets_the_missing_phrases_appended(sd15, run):
     model, clip, _ = sd15
-    text = lmd.compose_and_sample(model, clip, run[0], prompt="a red cat in a park")[2]
+    text = overall_stage.compose_and_sample(model, clip, run[0], prompt="a red cat in a park")[2]
     assert text == "a red cat in a park| a blue dog| a yellow kite"
 
 
@@ -338,7 +338,7 @@ def test_a_given_conditioning_replaces_the_prompt(sd15, run):
     model, clip, _ = sd15
     own = nodes.CLIPTextEncode().encode(clip, "a park with a blue dog, a red cat, a yellow kite")[0]
     wide = nodes.ConditioningConcat().concat(own, nodes.CLIPTextEncode().encode(clip, "at night")[0])[0]
-    latent, trace, _ = lmd.compose_and_sample(model, clip, run[0], positive_cond=wide)
+    latent, trace, _ = overall_stage.compose_and_sample(model, clip, run[0], positive_cond=wide)
     assert trace.rows and not torch.equal(latent, run[1])
 
 
@@ -347,8 +347,8 @@ def test_the_weights_are_untouched_and_guided_models_go_in_too(sd15, run):
 
     model, clip, _ = sd15
     before = {k: v.clone() for k, v in model.model.state_dict().items()}
-    objects = lmd.sample_objects(model, clip, LAYOUT, replace(SETTINGS, steps=1), TWICE)
-    lmd.compose_and_sample(model, clip, objects)
+    objects = overall_stage.sample_objects(model, clip, LAYOUT, replace(SETTINGS, steps=1), TWICE)
+    overall_stage.compose_and_sample(model, clip, objects)
     assert all(torch.equal(v, before[k]) for k, v in model.model.state_dict().items())
 
 
@@ -358,8 +358,8 @@ def test_two_of_a_kind_share_a_phrase_and_keep_their_own_references(demo):
     model, clip, _ = demo
     twins = (LayoutObject("a cat", Box(0.05, 0.4, 0.4, 0.5)), LayoutObject("a cat", Box(0.55, 0.4, 0.4, 0.5)))
     layout = replace(LAYOUT, objects=(*twins, LAYOUT.objects[2]))
-    objects = lmd.sample_objects(model, clip, layout, replace(SETTINGS, steps=2), TWICE)
-    latent, trace, text = lmd.compose_and_sample(model, clip, objects)
+    objects = overall_stage.sample_objects(model, clip, layout, replace(SETTINGS, steps=2), TWICE)
+    latent, trace, text = overall_stage.compose_and_sample(model, clip, objects)
     assert "two cats" in text and len(objects.runs) == 3 and trace.rows and torch.isfinite(latent).all()
     assert not torch.equal(objects.runs[0].noise, objects.runs[1].noise)
 
@@ -393,11 +393,11 @@ def test_sam_without_its_inputs_says_what_to_connect(run):
 
 def test_the_energy_trace_of_a_patched_run_inside_the_composer(sd15, run):
     """A model that already carries Layout Guidance can be given to the composer; both act."""
-    from ella_lmd.nodes.host.guide import guidance_target
+    from ella_lmd.nodes.host.guidance.guide import guidance_target
 
     model, clip, _ = sd15
     target, _ = guidance_target(clip, LAYOUT, "")
     trace = EnergyTrace()
     patched = patch_guidance(model, target, TWICE.guidance, trace)
-    latent, own, _ = lmd.compose_and_sample(patched, clip, run[0])
+    latent, own, _ = overall_stage.compose_and_sample(patched, clip, run[0])
     assert trace.rows and own.rows and not torch.equal(latent, run[1])

@@ -7,10 +7,10 @@ import folder_paths
 import pytest
 import torch
 from ella_lmd.lmd.layout import Box, Layout
-from ella_lmd.lmd.objects import ObjectRun, ObjectRuns, box_mask
-from ella_lmd.lmd.options import LMDOptions, SamplingSettings
 from ella_lmd.lmd.prompts import ObjectPrompt
-from ella_lmd.nodes.host import masks, sam
+from ella_lmd.lmd.sampling.object_runs import ObjectRun, ObjectRuns, box_mask
+from ella_lmd.lmd.sampling.options import LMDOptions, SamplingSettings
+from ella_lmd.nodes.host.lmd import masks, sam
 
 
 @pytest.fixture(scope="module")

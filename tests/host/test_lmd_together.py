@@ -7,15 +7,16 @@ import comfy.patcher_extension
 import comfy.samplers
 import pytest
 import torch
-from ella_lmd.lmd.guidance import GuidanceOptions
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
-from ella_lmd.lmd.options import LMDOptions, SamplingSettings
-from ella_lmd.nodes.host import cache, economy, gradients, object_stage
-from ella_lmd.nodes.host.lanes import OutOfStep
-from ella_lmd.nodes.host.lmd import compose_and_sample
-from ella_lmd.nodes.host.lockstep import run_lanes
-from ella_lmd.nodes.host.object_stage import sample_objects
-from ella_lmd.nodes.host.steps import UNGUIDABLE
+from ella_lmd.lmd.sampling.guidance import GuidanceOptions
+from ella_lmd.lmd.sampling.options import LMDOptions, SamplingSettings
+from ella_lmd.nodes.host.guidance import gradients, memory_plan
+from ella_lmd.nodes.host.guidance.lockstep import run_lanes
+from ella_lmd.nodes.host.guidance.parallel_runs import OutOfStep
+from ella_lmd.nodes.host.guidance.step_hooks import UNGUIDABLE
+from ella_lmd.nodes.host.lmd import object_stage, run_cache
+from ella_lmd.nodes.host.lmd.object_stage import sample_objects
+from ella_lmd.nodes.host.lmd.overall_stage import compose_and_sample
 
 LAYOUT = Layout(
     128,
@@ -36,11 +37,11 @@ SAMPLERS = [s for s in comfy.samplers.KSampler.SAMPLERS if s not in {*UNGUIDABLE
 
 @pytest.fixture(autouse=True)
 def empty_cache():
-    cache.OBJECT_RUNS.clear()
+    run_cache.OBJECT_RUNS.clear()
 
 
 def fresh(loaded, layout=LAYOUT, settings=SETTINGS, options=TOGETHER):
-    cache.OBJECT_RUNS.clear()
+    run_cache.OBJECT_RUNS.clear()
     return sample_objects(loaded[0], loaded[1], layout, settings, options)
 
 
@@ -270,7 +271,7 @@ def test_automatic_counts_by_the_hosts_figures(demo, monkeypatch):
     stage = object_stage.ObjectStage
     model, clip, _ = demo
     settings = replace(SETTINGS, steps=1)
-    one = economy.pass_memory(model.model, (1, 4, 16, 16)) * economy.GRADIENT_SHARE
+    one = memory_plan.pass_memory(model.model, (1, 4, 16, 16)) * memory_plan.GRADIENT_SHARE
     for room, expected in ((1.5 * one, 1), (6.5 * one, 3), (1e12, object_stage.MOST_OBJECTS)):
         monkeypatch.setattr(mm, "get_free_memory", lambda device, room=room: room)
         found = stage(model, clip, LAYOUT, settings, TWICE, None, torch.zeros(2), "").at_once()

@@ -1,16 +1,11 @@
 """The rows of the paper's table on the demo model: shared object stages change neither pictures nor what rows cost."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-from ella_lmd.demo import benchmark
+from ella_lmd.evaluation import demo_benchmark
 from ella_lmd.nodes.host import demo_model
-from ella_lmd.nodes.host.cache import OBJECT_RUNS
-
-sys.path.append(str(Path(__file__).parents[2] / "tools"))
-import table_rows
+from ella_lmd.nodes.host.lmd.run_cache import OBJECT_RUNS
+from ella_lmd.tools.bench import table_rows
 
 PROMPT, STEPS = "A realistic photo of a scene with a red circle and a blue star", 6
 
@@ -23,7 +18,7 @@ def demo():
 
 def case(demo, prompt=PROMPT):
     OBJECT_RUNS.clear()
-    return table_rows.Case(*demo[:2], benchmark.true_layout(prompt), 3, STEPS)
+    return table_rows.Case(*demo[:2], demo_benchmark.true_layout(prompt), 3, STEPS)
 
 
 def test_every_row_differs_from_every_other(demo):

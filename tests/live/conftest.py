@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 from ella_lmd.tests.scripted_server import ScriptedServer
+from ella_lmd.tools import comfy_server
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-import comfy_server  # noqa: E402
 
 CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
 LAYOUT = json.dumps(

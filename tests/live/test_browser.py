@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 from ella_lmd.tests.live.browser.front_end import RENDERERS, Editor, FrontEnd
 from ella_lmd.tests.live.browser.page import Page
+from ella_lmd.tools import browser
 from PIL import Image
 
 ROOT = Path(sys.modules["ella_lmd"].__path__[0])
-sys.path.insert(1, str(ROOT / "tools"))
-import browser  # noqa: E402
 
 WORKFLOWS = sorted(p.stem for p in (ROOT / "workflows").glob("*.json"))
 SHOTS = ROOT / "output" / "browser"

@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from ella_lmd.tests import ella_models
+from ella_lmd.tools import comfy_server
+from ella_lmd.tools.workflows import graph as graphs
+from ella_lmd.tools.workflows import make_ella_workflows as ours
 from PIL import Image
 from safetensors.torch import save_file
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(1, str(ROOT / "tools"))
 
-import comfy_server  # noqa: E402
-import graph as graphs  # noqa: E402
-import make_ella_workflows as ours  # noqa: E402
 
 STEPS, SIZE = 2, 64
 CHECKPOINTS = (ours.CHECKPOINT, "awpainting_v12.safetensors", "revAnimated_v11.safetensors")

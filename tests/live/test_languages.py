@@ -1,9 +1,9 @@
 """Every node in the real front end in every language of locales/, in both renderers."""
 
 import pytest
-import translations
 from ella_lmd.tests.live.browser.front_end import RENDERERS, FrontEnd
 from ella_lmd.tests.live.test_browser import SHOTS, page  # noqa: F401  (a fixture)
+from ella_lmd.tools import translations
 
 LANGUAGES = sorted(p.name for p in translations.LOCALES.iterdir())
 

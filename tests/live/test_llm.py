@@ -15,11 +15,9 @@ from pathlib import Path
 
 import pytest
 from ella_lmd.tests.scripted_server import ScriptedServer
+from ella_lmd.tools import comfy_server, small_llm
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(1, str(ROOT / "tools"))
-import comfy_server  # noqa: E402
-import small_llm  # noqa: E402
 
 KEY = "sk-MARKED-live-5d1e9a60b2"
 BOXES = [{"name": "a cat", "box": [20, 200, 200, 200]}, {"name": "a dog", "box": [290, 190, 210, 230]}]
@@ -36,7 +34,7 @@ def small():
             raise
         pytest.skip(f"no small language model, and it could not be downloaded: {e}")
     process = subprocess.Popen(
-        [sys.executable, "-P", str(ROOT / "tools" / "small_llm.py"), "--threads", "2"],
+        [sys.executable, str(ROOT / "tools" / "launch.py"), str(ROOT / "tools" / "small_llm.py"), "--threads", "2"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         env={"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0", **os.environ},
     )  # fmt: skip

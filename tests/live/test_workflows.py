@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import translations
-from graph import to_api
+from ella_lmd.tools import translations
+from ella_lmd.tools.workflows.graph import to_api
 from PIL import Image
 
 ROOT = Path(sys.modules["ella_lmd"].__path__[0])

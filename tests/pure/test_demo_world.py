@@ -6,26 +6,29 @@ import re
 import numpy
 import pytest
 import torch
-from ella_lmd.demo import latents, world
-from ella_lmd.demo.world import COLOURS, KINDS, NUMBERS, PLURALS, Scene, Thing
+from ella_lmd.demo import latents
+from ella_lmd.evaluation import demo_world
+from ella_lmd.evaluation.demo_world import COLOURS, KINDS, NUMBERS, PLURALS, Scene, Thing
 
 SINGULAR = {plural: kind for kind, plural in PLURALS.items()} | {kind: kind for kind in KINDS}
 
 
 def scenes(count, seed=0):
     rng = random.Random(seed)
-    return [world.sample_scene(rng) for _ in range(count)]
+    return [demo_world.sample_scene(rng) for _ in range(count)]
 
 
 def pixels(scene, size=128):
-    return numpy.asarray(world.render(scene, size)).astype(int)
+    return numpy.asarray(demo_world.render(scene, size)).astype(int)
 
 
 def test_the_same_seed_gives_the_same_pictures_and_captions():
     first, second = scenes(5), scenes(5)
     assert first == second
     assert all((pixels(a) == pixels(b)).all() for a, b in zip(first, second, strict=True))
-    assert [world.caption(s, random.Random(1)) for s in first] == [world.caption(s, random.Random(1)) for s in second]
+    assert [demo_world.caption(s, random.Random(1)) for s in first] == [
+        demo_world.caption(s, random.Random(1)) for s in second
+    ]
     assert scenes(5, seed=1) != first
 
 
@@ -43,7 +46,7 @@ def test_every_number_kind_colour_and_background_occurs():
     assert {len(s.things) for s in found} == {1, 2, 3, 4, 5}
     assert {t.kind for s in found for t in s.things} == set(KINDS)
     assert {t.colour for s in found for t in s.things} == set(COLOURS)
-    assert {s.background for s in found} == set(world.BACKGROUNDS)
+    assert {s.background for s in found} == set(demo_world.BACKGROUNDS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -75,7 +78,7 @@ def said(caption):
 def test_captions_are_true():
     rng = random.Random(5)
     for scene in scenes(1500, seed=7):
-        text = world.caption(scene, rng)
+        text = demo_world.caption(scene, rng)
         assert said(text), text
         for number, colour, kind, plural in said(text):
             alike = [t for t in scene.things if t.kind == kind and (not colour or t.colour == colour)]
@@ -90,7 +93,7 @@ def test_captions_are_true():
 def test_relations_in_captions_are_true():
     rng, seen = random.Random(6), 0
     for scene in scenes(3000, seed=8):
-        text = world.caption(scene, rng)
+        text = demo_world.caption(scene, rng)
         if not re.search(r"\b(left|right|above|below|top|bottom)\b", text):
             continue
         seen += 1
@@ -111,7 +114,7 @@ def test_relations_in_captions_are_true():
 
 def test_captions_come_in_the_benchmarks_manner_and_freer():
     rng = random.Random(0)
-    texts = [world.caption(s, rng) for s in scenes(1000)]
+    texts = [demo_world.caption(s, rng) for s in scenes(1000)]
     manner = sum(t.startswith("A realistic photo of a scene with ") for t in texts)
     assert 250 < manner < 450 and len(set(texts)) > 800
 

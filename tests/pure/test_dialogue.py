@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from ella_lmd.lmd import instruct
-from ella_lmd.lmd.dialogue import NoLayoutError, Request, converse
-from ella_lmd.lmd.edit import keep_unspoken
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
-from ella_lmd.lmd.parse import parse, to_layout
+from ella_lmd.lmd.planner import request
+from ella_lmd.lmd.planner.dialogue import NoLayoutError, Request, converse
+from ella_lmd.lmd.planner.keep_unspoken import keep_unspoken
+from ella_lmd.lmd.planner.reply import parse, to_layout
 
 GOOD = "Objects: [('a cat', [20, 200, 200, 200]), ('a dog', [290, 190, 210, 230])]\nBackground prompt: A park\nNegative prompt:"
 SWAPPED = GOOD.replace("[20,", "[300,").replace("[290,", "[10,")
@@ -90,13 +90,13 @@ def test_both_forms_of_the_request_are_consistent():
     for as_json in (False, True):
         messages = Request(PROMPT, 768, 512, 7, as_json=as_json).messages()
         assert len(messages) == 16 and "English" in messages[0]["content"]
-        for user, answer, example in zip(messages[1::2], messages[2::2], instruct.EXAMPLES):
+        for user, answer, example in zip(messages[1::2], messages[2::2], request.EXAMPLES):
             layout = to_layout(parse(answer["content"]), 768, 512)
             assert len(layout.objects) == len(example.objects) and layout.notes == ()
             assert (layout.background, layout.negative) == (example.background, example.negative)
             assert example.caption in user["content"] and example.caption in answer["content"]
-    assert json.loads(answer["content"]).keys() == instruct.schema()["properties"].keys()
-    assert list(instruct.schema()["properties"])[0] == "caption"
+    assert json.loads(answer["content"]).keys() == request.schema()["properties"].keys()
+    assert list(request.schema()["properties"])[0] == "caption"
     assert "The form of the answer" in Request(PROMPT, examples=0).messages()[0]["content"]
 
 

@@ -4,9 +4,9 @@ import json
 from dataclasses import replace
 
 import pytest
-from ella_lmd.lmd import editing
+from ella_lmd.lmd.convert import user_edits
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
-from ella_lmd.lmd.offline import plan
+from ella_lmd.lmd.planner.offline import plan
 
 THIRD = Box(1 / 3, 1 / 7, 1 / 3, 0.5)
 PLANNED = Layout(
@@ -32,40 +32,40 @@ def moved(layout: Layout, i: int = 1) -> Layout:
 
 @pytest.mark.parametrize("text", ["", "  \n"])
 def test_without_edits_the_layout_passes_untouched(text):
-    assert editing.apply(PLANNED, text).layout is PLANNED
-    assert editing.apply(None, text).layout == Layout(512, 512)
+    assert user_edits.apply(PLANNED, text).layout is PLANNED
+    assert user_edits.apply(None, text).layout == Layout(512, 512)
 
 
 def test_edits_that_change_nothing_are_no_edits():
-    edited = editing.apply(PLANNED, edits(PLANNED, editing.fingerprint(PLANNED)))
+    edited = user_edits.apply(PLANNED, edits(PLANNED, user_edits.fingerprint(PLANNED)))
     assert edited.layout is PLANNED and not edited.replaced
 
 
 def test_edits_win_while_the_layout_is_the_one_they_were_made_from():
-    edited = editing.apply(PLANNED, edits(moved(PLANNED), editing.fingerprint(PLANNED)))
+    edited = user_edits.apply(PLANNED, edits(moved(PLANNED), user_edits.fingerprint(PLANNED)))
     assert not edited.replaced
     assert edited.layout.objects[1].box == Box(0.0625, 0.5, 0.25, 0.25)
     assert edited.layout.objects[0].box is THIRD, "what was not touched keeps more digits than the text holds"
 
 
 def test_a_new_layout_replaces_the_edits_and_the_old_one_brings_them_back():
-    text = edits(moved(PLANNED), editing.fingerprint(PLANNED))
+    text = edits(moved(PLANNED), user_edits.fingerprint(PLANNED))
     new = replace(PLANNED, background="a beach")
-    edited = editing.apply(new, text)
+    edited = user_edits.apply(new, text)
     assert edited.layout is new and edited.replaced
-    assert editing.apply(PLANNED, text).layout == moved(PLANNED)
+    assert user_edits.apply(PLANNED, text).layout == moved(PLANNED)
 
 
 def test_a_drawing_from_scratch_is_replaced_by_a_layout_but_not_by_none():
     text = edits(moved(PLANNED), "")
-    assert editing.apply(None, text).layout == written(moved(PLANNED))
-    assert editing.apply(PLANNED, text).replaced
+    assert user_edits.apply(None, text).layout == written(moved(PLANNED))
+    assert user_edits.apply(PLANNED, text).replaced
 
 
 def test_edits_for_no_particular_layout_always_win():
     for text in (edits(moved(PLANNED), None), json.dumps(moved(PLANNED).to_json())):
-        assert editing.apply(PLANNED, text).layout == moved(PLANNED)
-        assert editing.apply(None, text).layout == written(moved(PLANNED))
+        assert user_edits.apply(PLANNED, text).layout == moved(PLANNED)
+        assert user_edits.apply(None, text).layout == written(moved(PLANNED))
 
 
 def test_the_fingerprint_sees_every_part_of_the_layout_and_nothing_else():
@@ -77,11 +77,11 @@ def test_the_fingerprint_sees_every_part_of_the_layout_and_nothing_else():
         moved(PLANNED),
         replace(PLANNED, objects=PLANNED.objects[::-1]),
     ]
-    marks = {editing.fingerprint(x) for x in [PLANNED, *changed]}
+    marks = {user_edits.fingerprint(x) for x in [PLANNED, *changed]}
     assert len(marks) == 1 + len(changed) and all(len(m) == 16 for m in marks)
-    assert editing.fingerprint(replace(PLANNED, notes=())) == editing.fingerprint(PLANNED)
+    assert user_edits.fingerprint(replace(PLANNED, notes=())) == user_edits.fingerprint(PLANNED)
     same = plan("two cats on a table", 512, 512), plan("two cats on a table", 512, 512)
-    assert editing.fingerprint(same[0]) == editing.fingerprint(same[1]), "stable over runs"
+    assert user_edits.fingerprint(same[0]) == user_edits.fingerprint(same[1]), "stable over runs"
 
 
 @pytest.mark.parametrize(
@@ -106,5 +106,5 @@ def test_the_fingerprint_sees_every_part_of_the_layout_and_nothing_else():
 )
 def test_text_that_is_no_layout_is_refused_with_the_place(text, told):
     with pytest.raises(ValueError, match=".") as error:
-        editing.apply(PLANNED, text)
+        user_edits.apply(PLANNED, text)
     assert told in str(error.value)

@@ -5,8 +5,9 @@ import random
 
 import pytest
 import torch
-from ella_lmd.lmd import exchange, parse
+from ella_lmd.lmd.convert import boxes as exchange
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
+from ella_lmd.lmd.planner import reply
 
 NAMES = ("a red cat", "two dogs", "une pomme", "ein Hund's ball", "a boy's hat, worn", '"quoted" box', "猫", "a_b")
 
@@ -73,10 +74,10 @@ def test_the_reply_form_is_read_back_by_both_parsers(seed):
     if any(o.box.w > 0.99 and o.box.h > 0.99 for o in layout.objects):
         pytest.skip("a reply's whole-canvas boxes count as background")
     text = exchange.to_reply(layout)
-    tolerant = parse.to_layout(parse.parse(text), layout.width, layout.height)
+    tolerant = reply.to_layout(reply.parse(text), layout.width, layout.height)
     assert off(layout, tolerant, "pixels") <= 1.5
     assert (tolerant.background, tolerant.negative) == (layout.background, layout.negative)
-    strict = parse.parse_strict(text)
+    strict = reply.parse_strict(text)
     assert [name for name, _ in strict.boxes] == [o.phrase for o in layout.objects]
 
 

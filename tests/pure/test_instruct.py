@@ -3,13 +3,13 @@
 import json
 
 import pytest
-from ella_lmd.lmd import instruct, parse, quality
+from ella_lmd.lmd.planner import quality, reply, request
 
 
 @pytest.mark.parametrize("size", [(512, 512), (768, 512), (512, 1024), (1344, 768)])
-@pytest.mark.parametrize("example", instruct.EXAMPLES, ids=lambda e: e.caption[:20])
+@pytest.mark.parametrize("example", request.EXAMPLES, ids=lambda e: e.caption[:20])
 def test_every_example_is_a_flawless_answer_on_any_canvas(example, size):
-    layout = parse.to_layout(parse.parse_strict(instruct.answer(example, *size)), *size, example.caption)
+    layout = reply.to_layout(reply.parse_strict(request.answer(example, *size)), *size, example.caption)
     assert layout.notes == () and len(layout.objects) == len(example.objects)
     assert (layout.background, layout.negative) == (example.background, example.negative)
     assert quality.wanted_in_negative(layout) == [] and quality.boxed_in_background(layout) == []
@@ -20,11 +20,11 @@ def test_every_example_is_a_flawless_answer_on_any_canvas(example, size):
 
 
 def test_an_answer_says_in_words_where_a_thing_is_before_its_numbers():
-    box = list(instruct.schema()["properties"]["objects"]["items"]["properties"])
+    box = list(request.schema()["properties"]["objects"]["items"]["properties"])
     assert box == ["name", "place", "box"]
     for wide, as_json in ((512, True), (1024, True), (512, False)):
-        answers = [m["content"] for m in instruct.messages("a cat", wide, 512, 7, as_json) if m["role"] == "assistant"]
-        for example, text in zip(instruct.EXAMPLES, answers, strict=True):
+        answers = [m["content"] for m in request.messages("a cat", wide, 512, 7, as_json) if m["role"] == "assistant"]
+        for example, text in zip(request.EXAMPLES, answers, strict=True):
             places = []
             for _, (x, y, w, h) in example.objects:
                 column, row = (("left", "", "right"), ("top", "", "bottom"))
@@ -39,29 +39,29 @@ def test_an_answer_says_in_words_where_a_thing_is_before_its_numbers():
 
 
 def test_the_examples_cover_what_small_models_get_wrong():
-    captions = " ".join(e.caption for e in instruct.EXAMPLES)
-    assert len(instruct.EXAMPLES) == 7
+    captions = " ".join(e.caption for e in request.EXAMPLES)
+    assert len(request.EXAMPLES) == 7
     for word in ("under", "above", "behind", "left of", "on top of", "without", "no ", "Two", "three"):
         assert word in captions, word
-    assert sum(bool(e.negative) for e in instruct.EXAMPLES) == 3
+    assert sum(bool(e.negative) for e in request.EXAMPLES) == 3
 
 
 @pytest.mark.parametrize("count", range(8))
 def test_text_has_the_wanted_number_of_examples_and_ends_in_the_label(count):
-    text = instruct.text("A cat on a mat. ", 768, 512, count)
+    text = request.text("A cat on a mat. ", 768, 512, count)
     assert text.count("Caption: ") == count + 1
     assert text.endswith("Caption: A cat on a mat\nObjects:")
     assert "[768, 512]" in text and "Negative prompt:" in text
 
 
 def test_messages_alternate_and_end_with_the_caption():
-    messages = instruct.messages("a cat", 512, 512, 3)
+    messages = request.messages("a cat", 512, 512, 3)
     assert [m["role"] for m in messages] == ["system", *["user", "assistant"] * 3, "user"]
     assert messages[-1]["content"] == "Caption: a cat"
 
 
 def test_an_empty_prompt_and_eight_examples_are_errors():
     with pytest.raises(ValueError, match="the prompt is empty.*write what the image should show"):
-        instruct.text(" . ")
+        request.text(" . ")
     with pytest.raises(ValueError, match="0 to 7 examples, got 8"):
-        instruct.text("a cat", examples=8)
+        request.text("a cat", examples=8)

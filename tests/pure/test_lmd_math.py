@@ -2,10 +2,12 @@
 
 import pytest
 import torch
-from ella_lmd.lmd import compose, masks, schedule, tokens
-from ella_lmd.lmd.energy import AttentionMap, EnergyOptions, GuidedObject, layout_energy, total_energy
-from ella_lmd.lmd.filtering import fill_canvas
-from ella_lmd.lmd.guidance import (
+from ella_lmd.lmd.layout import Box, Layout, LayoutObject
+from ella_lmd.lmd.planner.box_filter import fill_canvas
+from ella_lmd.lmd.prompts import ObjectPrompt
+from ella_lmd.lmd.sampling import compose, masks, schedule, tokens
+from ella_lmd.lmd.sampling.energy import AttentionMap, EnergyOptions, GuidedObject, layout_energy, total_energy
+from ella_lmd.lmd.sampling.guidance import (
     Guidance,
     GuidanceOptions,
     NonFiniteEnergy,
@@ -14,10 +16,15 @@ from ella_lmd.lmd.guidance import (
     step_scale_ve,
     step_scale_vp,
 )
-from ella_lmd.lmd.layout import Box, Layout, LayoutObject
-from ella_lmd.lmd.objects import ObjectRun, ObjectRuns, attention_mask, box_mask, compose_runs, object_numbers
-from ella_lmd.lmd.options import PRESETS, LMDOptions, SamplingSettings
-from ella_lmd.lmd.prompts import ObjectPrompt
+from ella_lmd.lmd.sampling.object_runs import (
+    ObjectRun,
+    ObjectRuns,
+    attention_mask,
+    box_mask,
+    compose_runs,
+    object_numbers,
+)
+from ella_lmd.lmd.sampling.options import PRESETS, LMDOptions, SamplingSettings
 
 
 def a_map(batch: int, height: int = 8, width: int = 8, tokens: int = 6, seed: int = 0) -> AttentionMap:

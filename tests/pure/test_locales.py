@@ -1,17 +1,14 @@
 """Every text of every node exists in every language, says what the English says now, and can be shown."""
 
-import importlib.util
 import json
 import re
 import sys
 from pathlib import Path
 
 import pytest
+from ella_lmd.tools import translations
 
 ROOT = Path(sys.modules["ella_lmd"].__path__[0])
-_spec = importlib.util.spec_from_file_location("ella_lmd_translations", ROOT / "tools" / "translations.py")
-translations = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(translations)
 
 LANGUAGES = sorted(p.name for p in (ROOT / "locales").glob("*") if p.is_dir())
 ENGLISH = translations.flat(translations.read(translations.ENGLISH))

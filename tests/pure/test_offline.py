@@ -1,18 +1,14 @@
 """The offline planner on free English: understanding, geometry, honesty, and that no text can break it."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
-from ella_lmd.lmd import benchmark, quality
+from ella_lmd.evaluation import lmd_benchmark
 from ella_lmd.lmd.layout import MAX_OBJECTS
-from ella_lmd.lmd.offline import plan
+from ella_lmd.lmd.planner import quality
+from ella_lmd.lmd.planner.offline import plan
+from ella_lmd.tools.bench import free_judge
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-_spec = importlib.util.spec_from_file_location("free_judge", Path(__file__).parents[2] / "tools" / "free_judge.py")
-free_judge = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(free_judge)
 CANVASES = [(512, 512), (768, 512), (512, 896), (1344, 768)]
 
 
@@ -28,7 +24,7 @@ def test_free_prompts(wanted):
 
 @pytest.mark.parametrize("size", CANVASES)
 def test_every_benchmark_prompt_on_any_canvas(size):
-    failed = [p for _, p in dict.fromkeys(benchmark.prompts()) if not benchmark.predicate(p, plan(p, *size))]
+    failed = [p for _, p in dict.fromkeys(lmd_benchmark.prompts()) if not lmd_benchmark.predicate(p, plan(p, *size))]
     assert failed == []
 
 

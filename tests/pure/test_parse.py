@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from ella_lmd.lmd import parse as P
-from ella_lmd.lmd.filtering import filter_boxes, filter_boxes_exact
-from ella_lmd.lmd.literals import LiteralError, read_literal
+from ella_lmd.lmd.planner import reply as P
+from ella_lmd.lmd.planner.box_filter import filter_boxes, filter_boxes_exact
+from ella_lmd.lmd.planner.literals import LiteralError, read_literal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -77,7 +77,7 @@ def test_a_layout_for_another_canvas_is_stretched_and_says_so():
 
 
 def test_published_replies_all_parse_with_both_parsers_and_396_pass(shared):
-    from ella_lmd.lmd.benchmark import predicate
+    from ella_lmd.evaluation.lmd_benchmark import predicate
 
     replies = json.loads((shared / "data/lmd_replies_gpt-3.5-turbo.json").read_text())
     for parser, exact in ((P.parse_strict, True), (P.parse, True), (P.parse, False)):

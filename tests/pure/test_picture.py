@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from ella_lmd.lmd import fonts
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
-from ella_lmd.lmd.offline import plan
-from ella_lmd.lmd.picture import LEAST_WIDTH, LONG_EDGE, PALETTE, as_image, draw, picture_size
+from ella_lmd.lmd.pictures import fonts
+from ella_lmd.lmd.pictures.layout_picture import LEAST_WIDTH, LONG_EDGE, PALETTE, as_image, draw, picture_size
+from ella_lmd.lmd.planner.offline import plan
 
 
 @pytest.mark.parametrize("size", [(64, 64), (512, 512), (768, 512), (512, 1344), (4096, 4096), (2048, 64), (64, 4096)])

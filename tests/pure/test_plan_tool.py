@@ -5,11 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-TOOL = Path(__file__).parents[2] / "tools" / "plan.py"
+TOOLS = Path(__file__).parents[2] / "tools"
 
 
 def run(*args, text=b""):
-    done = subprocess.run([sys.executable, str(TOOL), *args], input=text, capture_output=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, str(TOOLS / "launch.py"), str(TOOLS / "plan.py"), *args],
+        input=text,
+        capture_output=True,
+        timeout=120,
+    )
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 

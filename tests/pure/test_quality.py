@@ -1,8 +1,9 @@
 """The quality measures see what they are for, and tidying mends it."""
 
 import pytest
-from ella_lmd.lmd import quality
+from ella_lmd.lmd.english.nouns import head
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
+from ella_lmd.lmd.planner import quality
 
 
 def _layout(*boxes, background="A park", negative=""):
@@ -62,4 +63,4 @@ def test_the_summary_counts_layouts_with_boxes_only():
     ("phrase", "noun"), [("two old men with hats", "man"), ("a stack of books", "stack"), ("a bus", "bus")]
 )
 def test_head_nouns(phrase, noun):
-    assert quality.head_noun(phrase) == noun
+    assert head(phrase) == noun

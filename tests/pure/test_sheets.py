@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from ella_lmd.lmd import sheets
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
-from ella_lmd.lmd.looking import (
+from ella_lmd.lmd.pictures import sheets
+from ella_lmd.lmd.pictures.attention_record import (
     AttentionRecord,
     Look,
     group_numbers,
@@ -13,10 +13,10 @@ from ella_lmd.lmd.looking import (
     record_of,
     share_inside,
 )
-from ella_lmd.lmd.objects import ObjectRun, ObjectRuns, box_mask
-from ella_lmd.lmd.options import LMDOptions, SamplingSettings
-from ella_lmd.lmd.picture import PALETTE
+from ella_lmd.lmd.pictures.layout_picture import PALETTE
 from ella_lmd.lmd.prompts import object_prompts
+from ella_lmd.lmd.sampling.object_runs import ObjectRun, ObjectRuns, box_mask
+from ella_lmd.lmd.sampling.options import LMDOptions, SamplingSettings
 from PIL import ImageStat
 
 NAMES = ("a yellow star", "a cat", "a cat", "a rather long phrase that no bar of a narrow sheet has room for at all")

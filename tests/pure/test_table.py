@@ -4,27 +4,24 @@ import argparse
 import functools
 import json
 import random
-import sys
-from pathlib import Path
 
 import numpy
 import pytest
-from ella_lmd.demo import benchmark, world
+from ella_lmd.evaluation import demo_benchmark, demo_world
+from ella_lmd.tools.bench import table as bench_table
+from ella_lmd.tools.bench import table_report, table_rows
 from PIL import Image
-
-sys.path.append(str(Path(__file__).parents[2] / "tools"))
-import bench_table
-import table_report
-import table_rows
 
 PROMPT = "A realistic photo of a scene with a red circle and a blue star"
 
 
 def drawing(prompt: str) -> numpy.ndarray:
     """A clean picture of the true layout."""
-    objects = benchmark.true_layout(prompt).objects
-    things = [world.Thing(o.phrase.split()[2], o.phrase.split()[1], *o.box.centre, o.box.w, o.box.h) for o in objects]
-    return numpy.asarray(world.render(world.Scene("grass", tuple(things))))
+    objects = demo_benchmark.true_layout(prompt).objects
+    things = [
+        demo_world.Thing(o.phrase.split()[2], o.phrase.split()[1], *o.box.centre, o.box.w, o.box.h) for o in objects
+    ]
+    return numpy.asarray(demo_world.render(demo_world.Scene("grass", tuple(things))))
 
 
 def record(verdict=True, row="full", number=0, **more):
@@ -46,19 +43,19 @@ def test_the_margin_is_over_the_prompts_that_both_rows_have():
 
 
 def test_an_object_is_in_its_box_by_kind_colour_and_centre_and_counts_once():
-    layout = benchmark.true_layout(PROMPT)
+    layout = demo_benchmark.true_layout(PROMPT)
     circle, star = ([*o.box.corners] for o in layout.objects)
     right = [["circle", "red", circle, 0.9], ["star", "blue", star, 0.9]]
     assert table_report.obeyed(layout, right) == 2
     assert table_report.obeyed(layout, [["circle", "blue", circle, 0.9], ["star", "blue", circle, 0.9]]) == 0
-    two = benchmark.true_layout("A realistic photo of a scene with two stars")
+    two = demo_benchmark.true_layout("A realistic photo of a scene with two stars")
     assert table_report.obeyed(two, [["star", "red", [*two.objects[0].box.corners], 0.9]]) == 1
 
 
 def test_every_beginning_of_the_work_is_a_fair_sample_of_the_tasks():
     order = bench_table.numbered_prompts(10)
     assert len(order) == 40 and order[:8] == bench_table.numbered_prompts(2)
-    assert all({t for t, _, _ in order[i : i + 4]} == set(benchmark.TASKS) for i in range(0, 40, 4))
+    assert all({t for t, _, _ in order[i : i + 4]} == set(demo_benchmark.TASKS) for i in range(0, 40, 4))
 
 
 def test_results_survive_a_stop_in_the_middle_of_a_line(tmp_path):
@@ -76,7 +73,7 @@ def test_pictures_are_judged_again_without_sampling(tmp_path):
     results.add(record(verdict=False), drawing(PROMPT))
     assert results.rejudge(1) == 1
     (found,) = bench_table.Results(results.path).records
-    assert found["verdict"] and table_report.obeyed(benchmark.true_layout(PROMPT), found["detections"]) == 2
+    assert found["verdict"] and table_report.obeyed(demo_benchmark.true_layout(PROMPT), found["detections"]) == 2
 
 
 def test_results_of_another_program_are_not_mixed_with_new_ones(tmp_path):
@@ -101,7 +98,7 @@ def test_the_table_and_the_sheet_show_every_row(tmp_path):
             r["detections"] = [["circle", "red", [0.2, 0.2, 0.4, 0.4], rng.random()]]
             records[key] = r
     layout = functools.partial(table_rows.layout_of, "truth")
-    lines = table_report.table(found, benchmark.TASKS, layout).splitlines()
+    lines = table_report.table(found, demo_benchmark.TASKS, layout).splitlines()
     assert lines[1].split()[:2] == ["plain", "2"] and "50.0" in lines[1] and "-50.0" in lines[1]
     assert "100.0" in lines[2] and "1.0x" in lines[2]
     path, picture = tmp_path / "sheet.png", Image.fromarray(drawing(PROMPT))

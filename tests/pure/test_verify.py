@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ella_lmd.lmd import benchmark, parse, quality
+from ella_lmd.evaluation import lmd_benchmark
+from ella_lmd.lmd.english.nouns import is_english, same
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
-from ella_lmd.lmd.repair import GEOMETRY, repair
-from ella_lmd.lmd.sameness import is_english, same
-from ella_lmd.lmd.verify import check
+from ella_lmd.lmd.planner import quality, reply
+from ella_lmd.lmd.planner.check import check
+from ella_lmd.lmd.planner.repair import GEOMETRY, repair
 
 FILE = Path(__file__).resolve().parents[1] / "data" / "correct_layouts.txt"
 
@@ -46,12 +47,12 @@ def test_no_false_alarm_on_published_replies_that_pass(shared):
     missed = []
     for prompt, texts in json.loads((shared / "data" / "lmd_replies_gpt-3.5-turbo.json").read_text()).items():
         for text in texts:
-            layout = parse.to_layout(parse.parse(text), 512, 512, prompt)
+            layout = reply.to_layout(reply.parse(text), 512, 512, prompt)
             boxes = [o.box for o in layout.objects]
-            right = benchmark.predicate(prompt, layout) and len(set(boxes)) == len(boxes)
+            right = lmd_benchmark.predicate(prompt, layout) and len(set(boxes)) == len(boxes)
             if right and not check(prompt, layout).good:
                 alarms.append((prompt, check(prompt, layout).violations))
-            elif not benchmark.predicate(prompt, layout) and check(prompt, layout).good:
+            elif not lmd_benchmark.predicate(prompt, layout) and check(prompt, layout).good:
                 missed.append(prompt)
     assert alarms == [] and missed == []
 

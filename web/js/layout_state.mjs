@@ -3,7 +3,7 @@
 // A layout is { prompt, canvas: [width, height], objects: [{ phrase, box: [x, y, w, h] }], background, negative } with
 // boxes in fractions of the canvas. Functions return new layouts and leave their arguments alone.
 
-// The palette of lmd/picture.py: colours that colour-blind eyes tell apart, neighbours differing in lightness.
+// The palette of lmd/pictures/layout_picture.py: colours that colour-blind eyes tell apart, neighbours differing in lightness.
 export const PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B8A800", "#7A7A7A"];
 export const MAX_OBJECTS = 50;
 export const CELL = 8; // pixels to a latent cell
@@ -192,7 +192,7 @@ export function boxesAt(objects, px, py, selected = -1) {
 // --- Labels ----------------------------------------------------------------------------------------------------------
 
 /**
- * Number and phrase of every object on a plate that covers no other plate where that is possible, as in lmd/picture.py.
+ * Number and phrase of every object on a plate that covers no other plate where that is possible, as in lmd/pictures/layout_picture.py.
  * `measure(text)` gives a width in the pixels of the `width` x `height` view. Returns [{ text, x, y, w, h }] by index.
  */
 export function labels(objects, width, height, measure, line = 16) {

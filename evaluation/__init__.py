@@ -1,0 +1,1 @@
+"""Benchmarks and judges of pictures. Not part of the installed pack."""

@@ -1,0 +1,1 @@
+"""Layouts from and to the data of other nodes."""

@@ -1,0 +1,1 @@
+"""What users look at: layouts, sheets, attention and energies as pictures."""

@@ -1,0 +1,148 @@
+"""Stage 1 with a language model: ask, read, check, ask again naming the faults, mend the geometry.
+
+The model is any callable `ask(messages) -> reply`; nothing here knows how it is reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from ..layout import Layout
+from . import request as instruct
+from .check import Violation, check
+from .keep_unspoken import keep_unspoken
+from .quality import tidy
+from .repair import repair
+from .reply import ReplyError, parse, to_layout
+
+Messages = list[dict[str, str]]
+Ask = Callable[[Messages], str]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to ask for. With `previous`, `change` says how that layout is to be changed.
+
+    `examples` 0..7; `reasks`: how often a faulty answer is asked again; `mend`: repair the geometry at the end;
+    `as_json`: the answer's form.
+    """
+
+    prompt: str
+    width: int = 512
+    height: int = 512
+    examples: int = len(instruct.EXAMPLES)
+    reasks: int = 1
+    mend: bool = True
+    as_json: bool = False
+    previous: Layout | None = None
+    change: str = ""
+
+    def messages(self) -> Messages:
+        shape = (self.width, self.height, self.examples, self.as_json)
+        if self.previous is None:
+            return instruct.messages(self.prompt, *shape)
+        return instruct.edit_messages(self.previous, self.change, *shape)
+
+    def layout(self, reply: str) -> Layout:
+        """The layout in a reply. Raises ReplyError."""
+        layout = to_layout(parse(reply), self.width, self.height, self.prompt.strip())
+        if self.previous is None:
+            return layout
+        before = self.previous.prompt.strip()
+        prompt = f"{before}; {self.change.strip()}" if before else self.change.strip()
+        return replace(keep_unspoken(self.previous, layout, self.change), prompt=prompt)
+
+    def faults(self, layout: Layout) -> tuple[tuple[Violation, ...], tuple[str, ...]]:
+        """What is wrong, and what could not be checked. A change is checked for the places that it names."""
+        if self.previous is None:
+            verdict = check(self.prompt, layout)
+            return verdict.violations, verdict.unsure
+        asked = check(self.change, layout)
+        places = tuple(v for v in asked.violations if v.kind == "relation")
+        return (*check("", layout).violations, *places), asked.unsure
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The finished layout and how it came about: `replies` as received, `asked` what was asked again, `mended` what
+    code changed in the geometry, `left` what is still wrong. `first` is the first reply's layout, None when it could
+    not be read; `chosen` the best layout before anything was mended.
+    """
+
+    layout: Layout
+    replies: tuple[str, ...]
+    asked: tuple[str, ...]
+    mended: tuple[str, ...]
+    left: tuple[str, ...]
+    first: Layout | None
+    chosen: Layout
+
+    @property
+    def report(self) -> tuple[str, ...]:
+        """What to show a user, line by line."""
+        out = list(self.layout.notes)
+        for i, reply in enumerate(self.replies):
+            out.append(f"reply {i + 1}: {reply.strip()}")
+            if i < len(self.asked):
+                out.append(f"asked again: {self.asked[i]}")
+        return tuple(out)
+
+
+class NoLayoutError(ValueError):
+    """No answer could be read; the message holds the last one."""
+
+
+def converse(ask: Ask, request: Request) -> Outcome:
+    """Get a layout from a language model. Raises NoLayoutError when none of its answers can be read."""
+    talk = request.messages()
+    replies: list[str] = []
+    asked: list[str] = []
+    read: list[tuple[int, Layout, tuple[Violation, ...], tuple[str, ...]]] = []
+    trouble = ""
+    for turn in range(request.reasks + 1):
+        reply = ask(talk)
+        replies.append(reply)
+        try:
+            layout = request.layout(reply)
+        except ReplyError as error:
+            trouble = str(error)
+            faults: Sequence[str] = [f"it can't be read: {error}"]
+        else:
+            violations, unsure = request.faults(layout)
+            read.append((len(violations), layout, violations, unsure))
+            faults = [v.text + v.advice for v in violations]
+        if not faults or turn == request.reasks:
+            break
+        asked.append("; ".join(faults))
+        talk = [
+            *talk,
+            {"role": "assistant", "content": reply.strip() or "(nothing)"},
+            {"role": "user", "content": instruct.complaint(faults)},
+        ]
+    if not read:
+        raise NoLayoutError(
+            f"no answer of the language model could be read ({len(replies)} received). {trouble}. The last one was: "
+            f"{replies[-1].strip()[:600]!r}. Try another seed, more examples, or a larger model"
+        )
+    _, chosen, violations, unsure = min(reversed(read), key=lambda r: r[0])
+    first = read[0][1] if len(read) == len(replies) else _first(request, replies[0])
+    return _finished(request, chosen, unsure, first, tuple(replies), tuple(asked))
+
+
+def _first(request: Request, reply: str) -> Layout | None:
+    try:
+        return request.layout(reply)
+    except ReplyError:
+        return None
+
+
+def _finished(request, chosen: Layout, unsure, first, replies, asked) -> Outcome:
+    layout, mended = tidy(chosen), ()
+    if request.mend and request.previous is None:  # a change must leave the other boxes where they are
+        layout, mended = repair(request.prompt, layout)
+    left = tuple(v.text for v in request.faults(layout)[0])
+    notes = [*layout.notes, *(f"repaired: {m}" for m in mended), *(f"still wrong: {x}" for x in left)]
+    notes += [f"not checked: {u}" for u in unsure]
+    layout = replace(layout, notes=tuple(dict.fromkeys(notes)))
+    return Outcome(layout, replies, asked, mended, left, first, chosen)

@@ -1,0 +1,1 @@
+"""LMD's mathematics: energies, the guidance loop, masks and composition. It knows layouts, never the planner."""

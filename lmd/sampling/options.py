@@ -1,0 +1,87 @@
+"""Every parameter of the two stages in one frozen value, so that both see the same (docs/lmd.md, 10)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..layout import Box
+from .compose import centred_box
+from .guidance import REFERENCE_STEPS, GuidanceOptions
+
+
+@dataclass(frozen=True)
+class LMDOptions:
+    """Parameters of LMD beyond seed, steps, CFG and sampler; the defaults are the reference's (7.2).
+
+    `layers`: guided layers, "auto" or a list such as "middle.0, output.3".
+    `blending_ratio`: how much of an object's own noise is mixed into the shared background noise, 0..1.
+    `centre`, `horizontal_only`, `placement` ("floor" or "centre"), `floor_padding`: where an object is drawn in its own
+    image. `align`, `align_horizontal_only`: shift objects to their boxes before composing.
+    `fast_schedule`: skip every second step of an object's run once its latents are no longer needed.
+    `stop_early`: end an object's run there instead; its picture is then the model's estimate.
+    `objects_at_once`: how many objects are sampled in one batch, 0 = by free memory; it changes no result.
+    `reference_seeds`: number objects by their place in the name order, as published; otherwise by their name, so that
+    adding or renaming one leaves the noise of the others alone.
+    `use_background`, `use_negative`: give objects the background prompt; use the layout's negative prompt.
+    """
+
+    guidance: GuidanceOptions = field(default_factory=GuidanceOptions)
+    layers: str = "auto"
+    blending_ratio: float = 0.01
+    centre: bool = True
+    horizontal_only: bool = False
+    placement: str = "floor"
+    floor_padding: float = 0.2
+    align: bool = True
+    align_horizontal_only: bool = False
+    fast_schedule: bool = False
+    stop_early: bool = False
+    objects_at_once: int = 0
+    reference_seeds: bool = False
+    use_background: bool = True
+    use_negative: bool = True
+
+    def exact_steps(self, steps: int) -> int:
+        """How many of `steps` freezing and transfer need; fast_schedule and stop_early leave those as they are (5.5)."""
+        return max(-(-self.guidance.max_index_step * steps // REFERENCE_STEPS), steps // 2)
+
+    def object_box(self, box: Box) -> Box:
+        """Where an object with this box of the layout is drawn in its own image."""
+        if not self.centre:
+            return box
+        if self.horizontal_only:
+            return centred_box(box)
+        if self.placement == "centre":
+            return centred_box(box, False)
+        return centred_box(box, False, "floor_padding", floor_padding=self.floor_padding)
+
+
+PRESETS = {
+    "reference": LMDOptions(),
+    "paper": LMDOptions(guidance=GuidanceOptions(max_iter=(5,) * 5 + (4,) * 5 + (3,) * 5 + (2,) * 5 + (1,) * 10)),
+    "fast": LMDOptions(
+        guidance=GuidanceOptions(loss_scale=10.0, max_index_step=25, max_iter=(2,) * 5 + (1,) * 20), stop_early=True
+    ),
+}
+"""`reference`: the published code. `paper`: the schedule of the paper's text. `fast`: this project's own, half as many
+iterations of twice the strength, and objects that stop where they are no longer frozen; what it costs in obedience is
+measured on the demo model only (demo/README.md, The table)."""
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How the objects were sampled; the composed image must be sampled alike, so these travel with them."""
+
+    seed: int
+    steps: int
+    cfg: float
+    sampler: str
+    scheduler: str
+    batch: int = 1
+
+    def background_seed(self, image: int) -> int:
+        """The reference's seeds: one step of 6789 per repeated image (5.3)."""
+        return (self.seed + 6789 * image) % 2**64
+
+    def first_object_seed(self, image: int) -> int:
+        return (self.background_seed(image) + 123456789) % 2**64

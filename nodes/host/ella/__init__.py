@@ -1,0 +1,1 @@
+"""ELLA's files, text encoder and per-step conditioning on the host."""

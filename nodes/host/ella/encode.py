@@ -1,0 +1,41 @@
+"""From text to CONDITIONING: ELLA's tokens, alone or followed by CLIP's."""
+
+from __future__ import annotations
+
+import torch
+
+from .connector import EllaConnector, EllaText
+from .t5 import TRAINED_LENGTH, EllaTextEncoder
+
+LENGTHS = {"flexible": 0, f"fixed {TRAINED_LENGTH}": TRAINED_LENGTH}
+TOGETHER, ALONE = "ELLA + CLIP", "ELLA only"
+MODES = (TOGETHER, ALONE)
+
+
+def encode_clip(clip, text: str) -> list:
+    """As the host's CLIPTextEncode does it."""
+    if clip is None:
+        raise ValueError(
+            "ELLA and CLIP together need a CLIP, but none is connected (or the checkpoint has none). Connect one to the "
+            "`clip` input of ELLAEncode, or set its mode to 'ELLA only'."
+        )
+    return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+
+
+def join(ella_tokens: torch.Tensor, clip_conditioning: list) -> list:
+    """ELLA's tokens before those of every CLIP entry; the entries keep what else they carry (pooled output, hooks)."""
+    return [
+        [torch.cat([ella_tokens, tokens.to(ella_tokens)], dim=1), dict(extra)] for tokens, extra in clip_conditioning
+    ]
+
+
+def encode(
+    connector: EllaConnector,
+    text_encoder: EllaTextEncoder,
+    text: str,
+    length: int = 0,
+    clip_conditioning: list | None = None,
+) -> list:
+    """CONDITIONING with ELLA's tokens for `text`, before those of `clip_conditioning` if there is one."""
+    tokens = EllaText(connector, text_encoder.features(text, length)).conditioning_tokens()
+    return [[tokens, {}]] if clip_conditioning is None else join(tokens, clip_conditioning)

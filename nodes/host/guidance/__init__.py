@@ -1,0 +1,1 @@
+"""The guidance engine on the host: attention maps, gradients, sampler steps, memory."""

@@ -1,0 +1,272 @@
+"""Gradients of an attention energy through the host's U-Net, inside the executor's inference mode."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.patcher_extension
+import comfy.samplers
+import torch
+from torch import Tensor
+
+from ....lmd.sampling.energy import AttentionMap
+from .attention import GUIDED_PASS, Capture, Layer, LayersDone, add_patches, differentiable
+from .grad_weights import grad_ready, normal
+from .memory_plan import ADVICE, Economy, GuidanceOutOfMemory, is_out_of_memory, recomputed
+
+log = logging.getLogger(__name__)
+HALF_LOSS_SCALE = 1024.0  # keeps small gradients above half precision's smallest numbers
+NO_GRADIENT = (
+    "layout guidance found no gradient{where}: a patch on the model, or an attention or matrix multiplication that "
+    "another node or a start-up option has put in, works without one. Take the node between the checkpoint loader and "
+    "the guidance out (an attention or quantization node), or start ComfyUI without --fast"
+)
+
+
+@dataclass(frozen=True)
+class GradientJob:
+    """What one latent wants to know: the energy of one positive conditioning entry, and its gradient.
+
+    `x` [B, C, h, w], `sigma` [B]. `energy(maps, rows)` gives E [rows] from the maps of those rows of the batch, with
+    `columns` as their token axis; `rows` is a slice of the B images.
+    """
+
+    cond: dict
+    x: Tensor
+    sigma: Tensor
+    columns: Sequence[int]
+    energy: Callable[[list[AttentionMap], slice], Tensor]
+
+
+Found = tuple[Tensor, Tensor] | None  # energy [B] and gradient, or None: the entry takes no part at this sigma
+
+
+def uncompiled() -> contextlib.AbstractContextManager:
+    """Everything that torch.compile has made runs as it was written, whatever node compiled it and which part.
+
+    Compiled code keeps the patches that it saw when it was compiled, so it would go on filling the maps of an earlier
+    run. Where nothing is compiled this loads nothing and costs nothing.
+    """
+    if "torch._dynamo.eval_frame" not in sys.modules:
+        return contextlib.nullcontext()
+    return torch.compiler.set_stance("force_eager")
+
+
+def energy_gradient(
+    guider: Any,
+    cond: dict,
+    x: Tensor,
+    sigma: Tensor,
+    model_options: dict,
+    layers: Sequence[Layer],
+    columns: Sequence[int],
+    energy: Callable[[list[AttentionMap]], Tensor],
+) -> Found:
+    """Energy [B] of one positive conditioning entry and its gradient with respect to `x`, in one pass if it fits.
+
+    `energy` gets the maps of `layers` in order, with `columns` as their token axis.
+    """
+    job = GradientJob(cond, x, sigma, columns, lambda maps, rows: energy(maps))
+    return energy_gradients(guider, [job], model_options, layers, Economy(rows=len(x)))[0]
+
+
+def energy_gradients(
+    guider: Any, jobs: Sequence[GradientJob], model_options: dict, layers: Sequence[Layer], economy: Economy
+) -> list[Found]:
+    """The jobs' energies and gradients, in as few passes as the memory allows; equal to those of one pass per image.
+
+    The jobs' entries must be alike but for their batch of tensors. Returns None for a job whose entry does not take
+    part at this sigma (its time range or area). Gradients have the dtype of `x` and are ordinary tensors. Raises
+    GuidanceOutOfMemory when not even the leanest way fits.
+    """
+    images = [(job, i) for job in jobs for i in range(len(job.x))]
+    economy.plan(guider.inner_model, jobs[0].x)
+    while True:
+        failure = None
+        try:
+            found = _all_passes(guider, images, model_options, layers, economy)
+            break
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            failure = str(error)
+        # Outside the handler, whose exception keeps the failed pass alive.
+        comfy.model_management.soft_empty_cache()
+        if not economy.leaner(len(images)):
+            raise GuidanceOutOfMemory(f"{ADVICE}\n{failure}")
+        log.warning("layout guidance ran out of memory: trying again with %s", economy)
+    result, start = [], 0
+    for job in jobs:
+        own = found[start : start + len(job.x)]
+        start += len(own)
+        taken = all(f is not None for f in own)
+        result.append((torch.cat([e for e, _ in own]), torch.cat([g for _, g in own])) if taken else None)
+    return result
+
+
+def _all_passes(guider, images, model_options, layers, economy) -> list[Found]:
+    """Per image its energy [1] and gradient [1, C, h, w], `economy.rows` images at a time."""
+    found: list[Found] = []
+    # A ControlNet's pictures belong to the images of the whole batch.
+    rows = len(images) if images[0][0].cond.get("control") is not None else economy.rows
+    for start in range(0, len(images), rows):
+        found += _one_pass(guider, images[start : start + rows], model_options, layers, economy)
+    return found
+
+
+def _one_pass(guider, images, model_options, layers, economy: Economy) -> list[Found]:
+    model = guider.inner_model
+    parts = _consecutive(images)
+    cond = _joined([_rows_of(job.cond, rows, len(job.x)) for job, rows in parts])
+    x = torch.cat([job.x[rows] for job, rows in parts])
+    sigma = torch.cat([job.sigma[rows] for job, rows in parts])
+    columns = sorted({c for job, _ in parts for c in job.columns})
+    # Weights that hooks swap must be in place before they are aliased; the guided pass then finds nothing to swap.
+    if cond.get("hooks") is not None:
+        model.current_patcher.prepare_hook_patches_current_keyframe(sigma, cond["hooks"], model_options)
+    model.current_patcher.apply_hooks(hooks=cond.get("hooks"))
+    for keep_patches in (True, False):
+        options, capture = _guided_options(
+            model_options, layers, columns, keep_patches, cond.get("control") is not None
+        )
+        try:
+            with torch.inference_mode(False), torch.enable_grad(), uncompiled():
+                leaf = x.detach().clone().requires_grad_()
+                roots = model.diffusion_model, *_extra_modules(cond)
+                # Hooks put other weights in between the passes, which must not be held.
+                aliases = None if model.current_patcher.hook_patches else economy.aliases
+                ready = grad_ready(*roots, layers=layers, aliases=aliases)
+                with ready, _leanly(economy.checkpoint, model, layers):
+                    with contextlib.suppress(LayersDone):
+                        comfy.samplers.calc_cond_batch(model, [[normal(cond)]], leaf, sigma.clone(), options)
+                    if not capture.maps:
+                        return [None] * len(images)
+                    values, start = [], 0
+                    for job, rows in parts:
+                        end = start + rows.stop - rows.start
+                        own = [_part(capture.maps[layer], slice(start, end), columns, job.columns) for layer in layers]
+                        values.append(job.energy(own, rows))
+                        start = end
+                    value = torch.cat(values)
+                    if not value.requires_grad:
+                        raise ValueError(NO_GRADIENT.format(where=""))
+                    scale = HALF_LOSS_SCALE if model.get_dtype_inference() == torch.float16 else 1.0
+                    (gradient,) = torch.autograd.grad(value.sum() * scale, leaf)
+                return list(zip(value.detach().split(1), (gradient / scale).split(1)))
+        except RuntimeError as error:
+            if "autograd formula" in str(error):
+                raise ValueError(NO_GRADIENT.format(where=f" ({error})")) from error
+            if not keep_patches or "modified by an inplace operation" not in str(error):
+                raise
+            log.warning("another node's patch writes in place, which cannot be differentiated: guiding without it")
+    raise AssertionError("unreachable")
+
+
+def _leanly(checkpoint: bool, model: Any, layers: Sequence[Layer]) -> contextlib.AbstractContextManager:
+    return recomputed(model.diffusion_model, layers) if checkpoint else contextlib.nullcontext()
+
+
+def _consecutive(images: Sequence[tuple[GradientJob, int]]) -> list[tuple[GradientJob, slice]]:
+    """[(job, image)] -> [(job, slice of its images)], neighbours of one job joined."""
+    parts: list[tuple[GradientJob, slice]] = []
+    for job, i in images:
+        if parts and parts[-1][0] is job:
+            parts[-1] = job, slice(parts[-1][1].start, i + 1)
+        else:
+            parts.append((job, slice(i, i + 1)))
+    return parts
+
+
+def _rows_of(cond: dict, rows: slice, batch: int) -> dict:
+    """The entry for some images of its batch; the host repeats tensors with fewer rows than images cyclically."""
+    return cond if rows == slice(0, batch) else rows_of(cond, list(range(batch))[rows])
+
+
+def rows_of(cond: dict, rows: Sequence[int]) -> dict:
+    """A prepared conditioning entry with those rows of its batched tensors, in rising order; tensors of one row stay."""
+
+    def pick(value: Any) -> Any:
+        tensor = getattr(value, "cond", None)
+        if not isinstance(tensor, Tensor) or tensor.ndim == 0 or len(tensor) == 1:
+            return value
+        if rows[-1] < len(tensor) and len(rows) == rows[-1] + 1 - rows[0]:
+            return value._copy_with(tensor[rows[0] : rows[-1] + 1])
+        return value._copy_with(tensor[[r % len(tensor) for r in rows]])
+
+    return {**cond, "model_conds": {k: pick(v) for k, v in cond["model_conds"].items()}}
+
+
+def _joined(conds: Sequence[dict]) -> dict:
+    """One entry whose tensors hold the rows of all; each of `conds` has one row, or as many as its images."""
+    if len(conds) == 1:
+        return conds[0]
+
+    def join(values: Sequence[Any]) -> Any:
+        tensors = [getattr(v, "cond", None) for v in values]
+        if not isinstance(tensors[0], Tensor) or tensors[0].ndim == 0 or all(t is tensors[0] for t in tensors):
+            return values[0]
+        return values[0]._copy_with(torch.cat(tensors))
+
+    joined = {k: join([c["model_conds"][k] for c in conds]) for k in conds[0]["model_conds"]}
+    return {**conds[0], "model_conds": joined}
+
+
+def _part(found: AttentionMap, rows: slice, columns: Sequence[int], wanted: Sequence[int]) -> AttentionMap:
+    probs = found.probs[rows]
+    if list(wanted) != list(columns):
+        probs = probs[..., [columns.index(c) for c in wanted]]
+    return AttentionMap(probs, found.height, found.width)
+
+
+def _guided_options(
+    model_options: dict, layers: Sequence[Layer], columns: Sequence[int], keep_patches: bool, control: bool
+) -> tuple[dict, Capture]:
+    """A copy of the run's model options for the guided pass, with the capture patches in it."""
+    options = comfy.model_patcher.create_model_options_clone(model_options)
+    options.pop("multigpu_clones", None)  # that path runs in worker threads, where the gradient mode is not set
+    to = options.setdefault("transformer_options", {})
+    to[GUIDED_PASS] = True
+    to["optimized_attention_override"] = differentiable
+    compiled = to.get("wrappers", {}).get(comfy.patcher_extension.WrappersMP.APPLY_MODEL, {})
+    if "torch.compile" in compiled:
+        to["wrappers"] = {
+            **to["wrappers"],
+            comfy.patcher_extension.WrappersMP.APPLY_MODEL: {k: v for k, v in compiled.items() if k != "torch.compile"},
+        }
+    patches = {k: list(v) if isinstance(v, list) else v for k, v in to.get("patches", {}).items()}
+    if not keep_patches:
+        patches.pop("output_block_patch", None)
+    if control:
+        # ControlNet adds to the skip tensors in place; a copy keeps what earlier layers saved for the backward pass.
+        patches.setdefault("input_block_patch_after_skip", []).append(lambda h, extra_options: h.clone())
+    for name in ("attn1_output_patch", "attn2_output_patch"):
+        patches.setdefault(name, []).insert(0, _has_gradient)
+    to["patches"] = patches
+    capture = Capture(layers, columns)
+    add_patches(to, layers, capture.patch)
+    return options, capture
+
+
+def _has_gradient(n: Tensor, extra_options: dict) -> Tensor:
+    """A layer's attention, if it can be differentiated: what goes past it would give a gradient, but a wrong one."""
+    if not n.requires_grad:
+        raise ValueError(NO_GRADIENT.format(where=f" in the attention of block {extra_options.get('block')}"))
+    return n
+
+
+def _extra_modules(cond: dict) -> list[torch.nn.Module]:
+    """The networks beside the U-Net that take part in the guided pass of a conditioning entry: ControlNets, GLIGEN."""
+    modules, control = [], cond.get("control")
+    while control is not None:
+        modules.append(getattr(control, "control_model", None))
+        control = getattr(control, "previous_controlnet", None)
+    if "gligen" in cond:
+        modules.append(cond["gligen"][1].model)
+    return [m for m in modules if isinstance(m, torch.nn.Module)]

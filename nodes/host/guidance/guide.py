@@ -1,0 +1,288 @@
+"""Layout guidance of one sampler run: finds the phrases in the run's conditioning and moves the latent (LMD, 4.5)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import comfy.patcher_extension
+import torch
+from torch import Tensor
+
+from ....lmd.layout import Box, Layout
+from ....lmd.prompts import overall_prompt
+from ....lmd.sampling.energy import AttentionMap, GuidedObject, References, energies
+from ....lmd.sampling.guidance import Guidance, GuidanceOptions, reference_index, step_scale_ve
+from ....lmd.sampling.stages import Evaluate
+from .attention import resolve_layers
+from .step_hooks import SamplerRun, Step, add_step_hook
+from .token_positions import encode, guided_objects, offset_in, shifted, tokenizer
+
+log = logging.getLogger(__name__)
+KEY = "lmd_layout_guidance"
+CANVAS_TOLERANCE = 0.05  # of the aspect ratio: latents are rounded to whole cells
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to guide: the objects with token positions in `encoding` [1, L, C], the prompt's own text encoding.
+
+    `layers` is "auto" or a list such as "middle.0, output.3". Guidance is active from `start_percent` to `end_percent`
+    of the sampling range, as in the host's own nodes. `canvas` is the layout's (width, height) in pixels.
+    """
+
+    objects: tuple[GuidedObject, ...]
+    encoding: Tensor
+    canvas: tuple[int, int]
+    layers: str = "auto"
+    start_percent: float = 0.0
+    end_percent: float = 1.0
+
+
+@dataclass
+class EnergyTrace:
+    """What guidance measured in the latest run; filled while sampling, read by the energy plot.
+
+    `rows` holds `(step, reference index, energy [B])`, before the loss scale; `parts` for each row the energy of every
+    phrase [O, B], or None where not all of them took part. `numbers`: the phrases' numbers in the layout's picture.
+    """
+
+    title: str = "layout guidance"
+    threshold: float = 0.0
+    rows: list[tuple[int, int, Tensor]] = field(default_factory=list)
+    phrases: tuple[str, ...] = ()
+    parts: list[Tensor | None] = field(default_factory=list)
+    numbers: tuple[tuple[int, ...], ...] = ()
+
+    def curves(self) -> tuple[list[tuple[str, list[tuple[int, int, Tensor]]]], list[int]]:
+        """One curve per phrase and one of all together, as `(name, rows)`, and their numbers (0: all together)."""
+        if len(self.phrases) < 2 or not self.parts or any(p is None for p in self.parts):
+            return [(self.title, self.rows)], [0]
+        numbers = self.numbers or tuple((i + 1,) for i in range(len(self.phrases)))
+        curves = [("all objects", self.rows)]
+        for i, (phrase, own) in enumerate(zip(self.phrases, numbers)):
+            rows = [(step, index, p[i]) for (step, index, _), p in zip(self.rows, self.parts)]
+            curves.append((f"{', '.join(map(str, own))} {phrase}", rows))
+        return curves, [0, *(own[0] for own in numbers)]
+
+
+# References of one step for the attention transfer term: step index -> maps per object, box and layer.
+ReferencesAt = Callable[[int], References | None]
+
+
+class Guide:
+    """One run's guidance. `move` is called before each step with the sampler's latent."""
+
+    def __init__(
+        self,
+        run: SamplerRun,
+        target: Target,
+        options: GuidanceOptions,
+        trace: EnergyTrace,
+        references: ReferencesAt | None = None,
+    ):
+        self.run, self.target, self.trace = run, target, trace
+        self.guidance = Guidance(options)
+        self.references = references
+        self.layers = resolve_layers(target.layers, run.guider.inner_model.diffusion_model)
+        sampling = run.guider.inner_model.model_sampling
+        self.sigmas = tuple(sampling.percent_to_sigma(p) for p in (target.start_percent, target.end_percent))
+        self._entries: dict[int, tuple[GuidedObject, ...]] | None = None
+        trace.rows.clear()
+        trace.parts.clear()
+        trace.threshold = options.loss_threshold
+        trace.phrases = tuple(o.phrase for o in target.objects)
+        self._parts: dict[int, Tensor] = {}
+
+    def arguments(self, step: Step) -> tuple[int, Evaluate, float]:
+        """`(reference index, evaluate, step scale)` for `Guidance.step` at this step."""
+        sigma = float(step.sigma.flatten()[0])
+        index = reference_index(self.run.timestep(step.sigma))
+        references = self.references(step.index) if self.references is not None else None
+        start, end = self.sigmas
+
+        def evaluate(latent: Tensor) -> tuple[Tensor, Tensor] | None:
+            self._check_canvas(latent)
+            if not end <= sigma <= start:
+                return None
+            found = self._evaluate(latent, step, references)
+            if found is not None:
+                self.trace.rows.append((step.index, index, found[0].float().cpu()))
+                self.trace.parts.append(None if found[2] is None else found[2].float().cpu())
+            return found and found[:2]
+
+        return index, evaluate, step_scale_ve(sigma)
+
+    def _check_canvas(self, latent: Tensor) -> None:
+        height, width = latent.shape[-2:]
+        wide, high = self.target.canvas
+        if abs(width / height - wide / high) > CANVAS_TOLERANCE * wide / high:
+            raise ValueError(
+                f"the layout is for a canvas of {wide} x {high} pixels, but the latent is {width} x {height} cells "
+                f"({width * 8} x {height * 8} pixels), another shape: set width and height of the layout planner and "
+                "of the empty latent to the same values"
+            )
+
+    def log_step(self, step: Step) -> None:
+        seen = [energy for s, _, energy in self.trace.rows if s == step.index]
+        if seen:
+            values = " -> ".join(f"{float(e.mean()):.3f}" for e in seen)
+            log.info("%s: step %d, energy %s", self.trace.title, step.index, values)
+
+    def _evaluate(
+        self, latent: Tensor, step: Step, references: References | None
+    ) -> tuple[Tensor, Tensor, Tensor | None] | None:
+        """Energy [B], gradient and the phrases' own energies [O, B], averaged over the positive entries that hold them.
+
+        None if none is active; no energies of their own where an entry's area leaves a phrase out.
+        """
+        view, mask = self.run.view(latent, step.sigma, step.denoise_mask)
+        values, gradients, parts = [], [], []
+        for cond, objects in self._conditionings():
+            area = cond.get("area")
+            objects = _in_area(objects, area, latent.shape[-2:])
+            saved = references if area is None else None  # saved maps show the whole canvas
+            found = self._gradient(cond, objects, view, step.sigma, saved) if objects else None
+            if found is not None:
+                values.append(found[0])
+                gradients.append(found[1])
+                if len(objects) == len(self.target.objects):
+                    parts.append(torch.cat([self._parts[first] for first in sorted(self._parts)], 1))
+        if not values:
+            return None
+        energy = torch.stack(values).mean(0)
+        gradient = torch.stack(gradients).mean(0)
+        own = torch.stack(parts).mean(0) if len(parts) == len(values) else None
+        return energy, gradient if mask is None else gradient * mask, own
+
+    def _gradient(self, cond, objects, view, sigma, references) -> tuple[Tensor, Tensor] | None:
+        columns = sorted({p for o in objects for p in (*o.positions, o.word)})
+        place = {p: i for i, p in enumerate(columns)}
+        local = [replace(o, positions=tuple(place[p] for p in o.positions), word=place[o.word]) for o in objects]
+        self._parts = {}
+
+        def energy(maps: list[AttentionMap], rows: slice) -> Tensor:
+            return self._energy(maps, local, _rows(references, rows), rows.start)
+
+        return self.run.gradient(cond, view, sigma, self.layers, columns, energy)
+
+    def _energy(self, maps: list[AttentionMap], objects: Sequence[GuidedObject], references, first: int = 0) -> Tensor:
+        """The energy of some images, `first` being the first of them; the phrases' own ones are kept for the trace."""
+        found = energies(maps, objects, self.guidance.options.energy, references)
+        self._parts[first] = found.objects
+        return found.total
+
+    def _conditionings(self) -> list[tuple[dict, tuple[GuidedObject, ...]]]:
+        """The positive entries that contain the prompt, each with the objects' positions in it."""
+        positive = self.run.positive
+        if self._entries is None:
+            self._entries = {}
+            for i, cond in enumerate(positive):
+                offset = offset_in(cond["model_conds"]["c_crossattn"].cond, self.target.encoding)
+                if offset is not None:
+                    self._entries[i] = shifted(self.target.objects, offset)
+            if not self._entries:
+                self._entries = self._assumed(positive)
+        return [(positive[i], objects) for i, objects in self._entries.items()]
+
+    def _assumed(self, positive: Sequence[dict]) -> dict[int, tuple[GuidedObject, ...]]:
+        length = self.target.encoding.shape[1]
+        fits = [i for i, c in enumerate(positive) if c["model_conds"]["c_crossattn"].cond.shape[1] >= length]
+        if not fits:
+            raise ValueError(
+                "layout guidance cannot find its prompt in the positive conditioning, which is too short for it: "
+                "use the conditioning that the guidance node gives, or encode the very same text"
+            )
+        log.warning(
+            "the positive conditioning was not encoded from the guided prompt as it stands (another text, another "
+            "CLIP, or averaged): token positions are taken from the guided prompt"
+        )
+        return {fits[0]: self.target.objects}
+
+
+def _rows(references: References | None, rows: slice) -> References | None:
+    """The saved maps of some images; a map of a single row serves them all."""
+    if references is None:
+        return None
+    return [[[m[rows] if len(m) > 1 else m for m in box] for box in boxes] for boxes in references]
+
+
+def _in_area(objects: Sequence[GuidedObject], area: Any, size: Sequence[int]) -> tuple[GuidedObject, ...]:
+    """The objects seen from a conditioning's area `(h, w, y, x)` in latent cells: boxes move, outside ones go."""
+    if area is None:
+        return tuple(objects)
+    h, w, top, left = (float(v) for v in area)
+    height, width = size
+    inside = []
+    for o in objects:
+        boxes = [
+            Box((b.x * width - left) / w, (b.y * height - top) / h, b.w * width / w, b.h * height / h) for b in o.boxes
+        ]
+        boxes = [b for b in boxes if b.x < 1 and b.y < 1 and b.x + b.w > 0 and b.y + b.h > 0]
+        if boxes:
+            inside.append(replace(o, boxes=tuple(boxes)))
+    return tuple(inside)
+
+
+class GuidanceHook:
+    """The step hook of guidance alone: LMD's overall stage without objects."""
+
+    def __init__(self, guide: Guide):
+        self.guide = guide
+
+    def before_step(self, x: Tensor, step: Step) -> Tensor:
+        moved = self.guide.guidance.step(x, *self.guide.arguments(step))
+        self.guide.log_step(step)
+        return moved
+
+    def finish(self, x: Tensor) -> Tensor:
+        return x
+
+
+def guidance_target(
+    clip: Any, layout: Layout, prompt: str, layers: str = "auto", start_percent: float = 0.0, end_percent: float = 1.0
+) -> tuple[Target, list]:
+    """The target of a layout in `prompt` (empty: the layout's own), and that prompt's conditioning.
+
+    Raises PhraseNotFound (a ValueError) naming a phrase that is not in the prompt.
+    """
+    overall = overall_prompt(layout)
+    text = prompt.strip() or overall.prompt
+    positive = encode(clip, text)
+    objects = guided_objects(overall.groups, text, tokenizer(clip))
+    canvas = (layout.width, layout.height)
+    return Target(objects, positive[0][0], canvas, layers, start_percent, end_percent), positive
+
+
+def guides_anything(options: GuidanceOptions, target: Target) -> bool:
+    """False when guidance could not change anything: then nothing is patched and results are bit-identical."""
+    within = target.start_percent < target.end_percent
+    return bool(target.objects) and within and options.loss_scale != 0 and any(map(options.iterations, range(50)))
+
+
+def reserve_memory(model: Any, key: str, factor: int = 3) -> None:
+    """Have the host free room for the activations of a backward pass: as if the batch were `factor` times as large.
+
+    The host counts two passes per image, so three times that is what SD1.5's backward pass takes, and SDXL's where it
+    computes its blocks twice; room for more would push weights out of a small card (economy.py).
+    """
+    wrapper = comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING
+
+    def prepare(executor, model, noise_shape, *args, **kwargs):
+        return executor(model, [noise_shape[0] * factor, *noise_shape[1:]], *args, **kwargs)
+
+    model.remove_wrappers_with_key(wrapper, key)
+    model.add_wrapper_with_key(wrapper, key, prepare)
+
+
+def patch_guidance(model: Any, target: Target, options: GuidanceOptions, trace: EnergyTrace) -> Any:
+    """A clone of MODEL that guides every sampler run; `model` itself when there is nothing to guide."""
+    if not guides_anything(options, target):
+        return model
+    resolve_layers(target.layers, model.model.diffusion_model)  # fail here, not in the middle of sampling
+    guided = model.clone()
+    add_step_hook(guided, KEY, lambda run: GuidanceHook(Guide(run, target, options, trace)))
+    reserve_memory(guided, KEY)
+    return guided

@@ -1,0 +1,1 @@
+"""Language models: servers, their client, and the host's own text models."""

@@ -1,0 +1,1 @@
+"""LMD's two stages on the host."""

@@ -1,0 +1,319 @@
+"""LMD's first stage on the host's own samplers: each object of a layout alone, as many of them at once as fit."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import comfy.model_management
+import comfy.patcher_extension
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import latent_preview
+import torch
+from torch import Tensor
+
+from ....lmd.layout import Box, Layout
+from ....lmd.prompts import OBJECT_NEGATIVE, Group, ObjectPrompt, object_prompts, with_negative
+from ....lmd.sampling import schedule, stages
+from ....lmd.sampling.object_runs import (
+    ObjectRun,
+    ObjectRuns,
+    attention_mask,
+    initial_noise,
+    object_noise,
+    object_numbers,
+)
+from ....lmd.sampling.options import LMDOptions, SamplingSettings
+from ..guidance.attention import Layer, Observer, add_patches, mask_layer, resolve_layers, use_fused_on_cpu
+from ..guidance.guide import EnergyTrace, Guide, Target, reserve_memory
+from ..guidance.memory_plan import images_that_fit, is_out_of_memory
+from ..guidance.parallel_runs import OutOfStep, add_lanes
+from ..guidance.step_hooks import RunEnds, SamplerRun, Step, refuse
+from ..guidance.token_positions import encode, guided_objects, tokenizer
+from .run_cache import OBJECT_RUNS, model_signature, signature
+
+log = logging.getLogger(__name__)
+KEY = "lmd_stage"
+VAE_FACTOR = 8
+MOST_OBJECTS = 8  # at once, when the number is not given: more brings little even where there is room
+
+
+class Bar:
+    """One progress bar over the whole job: `runs` sampler runs of `steps` steps, this node starting at run `first`."""
+
+    def __init__(self, model: Any, runs: int, steps: int, first: int = 0):
+        self.steps, self.total, self.done = steps, runs * steps, first * steps
+        self.together = 1
+        self.bar = comfy.utils.ProgressBar(self.total)
+        self.previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
+
+    def callback(self, step: int, x0: Tensor, x: Tensor, total_steps: int) -> None:
+        preview = self.previewer.decode_latent_to_preview_image("JPEG", x0) if self.previewer else None
+        now = self.done + self.together * (step + 1) * self.steps // total_steps
+        self.bar.update_absolute(now, self.total, preview)
+
+    def run_done(self) -> None:
+        self.done += self.steps
+        self.bar.update_absolute(self.done, self.total)
+
+
+def sigmas_of(model: Any, settings: SamplingSettings) -> Tensor:
+    """The sigmas that the host's KSampler would use."""
+    if settings.sampler == "dpm_adaptive":
+        raise ValueError(
+            "dpm_adaptive chooses its steps while it runs, so objects and composition cannot be matched step by step: "
+            'choose "ddim", "euler", "dpmpp_2m" or another sampler with fixed steps'
+        )
+    return comfy.samplers.KSampler(
+        model,
+        settings.steps,
+        model.load_device,
+        settings.sampler,
+        settings.scheduler,
+        model_options=model.model_options,
+    ).sigmas.cpu()
+
+
+def sampler_of(settings: SamplingSettings) -> Any:
+    """The host's SAMPLER; UnsupportedSampler for one that cannot be guided."""
+    sampler = comfy.samplers.sampler_object(settings.sampler)
+    refuse(getattr(sampler.sampler_function, "__name__", ""))
+    return sampler
+
+
+def sample_latent(
+    model: Any, noise: Tensor, settings: SamplingSettings, sampler: Any, sigmas: Tensor, positive: list, negative: list,
+    callback: Callable,
+) -> Tensor:  # fmt: skip
+    """Unit noise [B, C, h, w] -> the sampled latent, through the host."""
+    latent = torch.zeros_like(noise)
+    return comfy.sample.sample_custom(
+        model, noise, settings.cfg, sampler, sigmas, positive, negative, latent, callback=callback, seed=settings.seed
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectJob:
+    """One object that is to be sampled: its place in the layout, where it is drawn, and what its run starts from."""
+
+    index: int
+    item: ObjectPrompt
+    box: Box
+    noise: Tensor
+    positive: list
+    key: Hashable
+
+    @property
+    def kind(self) -> Hashable:
+        """Objects of one kind can be sampled at once: their conditionings differ in the numbers of tensors only."""
+        if len(self.positive) != 1:
+            return id(self)
+        features, extra = self.positive[0]
+        shapes = {k: tuple(v.shape) if isinstance(v, Tensor) else signature(v) for k, v in extra.items()}
+        return tuple(features.shape), tuple(sorted(shapes.items(), key=lambda kv: kv[0]))
+
+
+def sample_objects(
+    model: Any, clip: Any, layout: Layout, settings: SamplingSettings, options: LMDOptions, negative: str = ""
+) -> ObjectRuns:
+    """Stage 2a: generate each object of the layout alone in its centred box (docs/lmd.md, 5)."""
+    channels = model.get_model_object("latent_format").latent_channels
+    shape = (channels, layout.height // VAE_FACTOR, layout.width // VAE_FACTOR)
+    background = initial_noise(settings, shape)
+    sigmas = sigmas_of(model, settings)
+    if options.fast_schedule and not options.stop_early:
+        # One step more than is needed, because the last one before the stride doubles lands on another sigma.
+        sigmas = torch.tensor(schedule.fast_sigmas(sigmas.tolist(), options.exact_steps(settings.steps) + 1))
+    stage = ObjectStage(model, clip, layout, settings, options, sampler_of(settings), sigmas, negative)
+    items = object_prompts(layout if options.use_background else replace(layout, background=""))
+    stage.bar = Bar(model, len(items) + 1, settings.steps)
+    numbers = object_numbers(items, options.reference_seeds)
+    runs: dict[int, ObjectRun] = {}
+    jobs = []
+    for index, item in enumerate(items):
+        box = options.object_box(item.box)
+        noise = object_noise(settings, background, numbers[index], box, options.blending_ratio)
+        job = stage.job(index, item, box, noise)
+        found = OBJECT_RUNS.get(job.key)
+        if found is None:
+            jobs.append(job)
+        else:
+            # The layout's own box may have moved without changing the object's run.
+            runs[index] = replace(found, item=item)
+            stage.bar.run_done()
+    runs |= stage.run(jobs)
+    return ObjectRuns(layout, settings, options, background, tuple(runs[i] for i in range(len(items))))
+
+
+class ObjectStage:
+    """What all objects of a layout share; `bar` hears of the progress."""
+
+    bar: Bar
+
+    def __init__(
+        self, model: Any, clip: Any, layout: Layout, settings: SamplingSettings, options: LMDOptions, sampler: Any,
+        sigmas: Tensor, negative: str,
+    ):  # fmt: skip
+        self.model, self.clip, self.settings, self.options = model, clip, settings, options
+        self.sampler, self.sigmas = sampler, sigmas
+        self.canvas = (layout.width, layout.height)
+        self._encode = functools.cache(functools.partial(encode, clip))  # objects of one name share their prompt
+        extra_negative = layout.negative if options.use_negative else ""
+        self.negative = encode(clip, negative or with_negative(extra_negative, OBJECT_NEGATIVE))
+        unet = model.model.diffusion_model
+        self.layers = (mask_layer(unet), *resolve_layers(options.layers, unet))
+        self.stop = options.exact_steps(settings.steps) if options.stop_early else None
+        # How many objects are computed at once changes nothing about them.
+        same = replace(options, objects_at_once=0)
+        self.signature = model_signature(model), signature(self.negative), signature(sigmas), settings, same
+
+    def job(self, index: int, item: ObjectPrompt, box: Box, noise: Tensor) -> ObjectJob:
+        positive = self._encode(item.prompt)
+        key = (*self.signature, signature(positive), item.phrase, box, signature(noise))
+        return ObjectJob(index, item, box, noise, positive, key)
+
+    def run(self, jobs: Sequence[ObjectJob]) -> dict[int, ObjectRun]:
+        """{index: run} of all jobs, as many at once as fit; when memory runs out all the same, fewer."""
+        limit, left, runs = self.at_once(), list(jobs), {}
+        while left:
+            together = [j for j in left if j.kind == left[0].kind][:limit]
+            log.info("%d of %d objects left, now: %s", len(left), len(jobs), ", ".join(j.item.phrase for j in together))
+            found = self._tried(together)
+            if found is None:
+                limit = len(together) // 2
+                continue
+            for job, run in zip(together, found):
+                OBJECT_RUNS.put(job.key, run, [run.latents, run.noise, run.result, *run.attention.values()])
+                runs[job.index] = run
+                left.remove(job)
+                self.bar.run_done()
+        return runs
+
+    def at_once(self) -> int:
+        """How many objects are sampled at once: the option's number, or by the host's figures of free memory."""
+        kind = comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE
+        if comfy.patcher_extension.get_all_wrappers(kind, self.model.model_options, is_model_options=True):
+            return 1  # another node follows the sampler's steps, and would take all objects for one batch
+        if self.model.wrappers.get(kind) or "context_handler" in self.model.model_options:
+            return 1
+        if self.options.objects_at_once:
+            return self.options.objects_at_once
+        size = [1, 1, *(side // VAE_FACTOR for side in reversed(self.canvas))]
+        return max(1, min(MOST_OBJECTS, images_that_fit(self.model, size) // self.settings.batch))
+
+    def _tried(self, jobs: Sequence[ObjectJob]) -> list[ObjectRun] | None:
+        """The jobs' runs, or None if several at once do not work but fewer may."""
+        try:
+            return self._together(jobs)
+        except OutOfStep as error:
+            log.warning("%s does not sample several objects at once (%s)", self.settings.sampler, error)
+        except Exception as error:
+            if len(jobs) == 1 or not is_out_of_memory(error):
+                raise
+            log.warning("%d objects at once ran out of memory: trying fewer", len(jobs))
+        comfy.model_management.soft_empty_cache()
+        return None
+
+    def _together(self, jobs: Sequence[ObjectJob]) -> list[ObjectRun]:
+        targets = [self._target(job) for job in jobs]
+        patched = self.model.clone()
+        observer = _StepObserver([target.objects[0].word for target in targets])
+        add_patches(patched.model_options["transformer_options"], self.layers, observer.patch)
+        use_fused_on_cpu(patched)
+        hooks: dict[int, _ObjectHook] = {}
+
+        def make_hook(i: int, run: SamplerRun) -> _ObjectHook:
+            guide = Guide(run, targets[i], self.options.guidance, EnergyTrace(jobs[i].item.phrase))
+            hooks[i] = _ObjectHook(guide, functools.partial(observer.latest_of, i), self.stop)
+            return hooks[i]
+
+        add_lanes(patched, KEY, len(jobs), make_hook, lambda i, heard: hooks[i].stepped(heard))
+        reserve_memory(patched, KEY)
+        self.bar.together = len(jobs)
+        results = sample_latent(
+            patched, torch.cat([job.noise for job in jobs]), self.settings, self.sampler, self.sigmas,
+            _joined([job.positive for job in jobs], self.settings.batch), self.negative, self.bar.callback,
+        ).cpu()  # fmt: skip
+        return [
+            self._finished(job, hooks[i], result) for i, (job, result) in enumerate(zip(jobs, results.chunk(len(jobs))))
+        ]
+
+    def _target(self, job: ObjectJob) -> Target:
+        groups = (Group(job.item.phrase, job.item.word, (job.box,)),)
+        objects = guided_objects(groups, job.item.prompt, tokenizer(self.clip))
+        return Target(objects, job.positive[0][0], self.canvas, self.options.layers)
+
+    def _finished(self, job: ObjectJob, hook: _ObjectHook, result: Tensor) -> ObjectRun:
+        latents = hook.stage.latents
+        latents = torch.stack(latents + latents[-1:] * (len(hook.attention) + 1 - len(latents)))
+        attention = {str(k): torch.stack([maps[k] for maps in hook.attention]) for k in self.layers}
+        mask = attention_mask(attention[str(self.layers[0])], job.box, *job.noise.shape[-2:], inside_box=True)
+        trace = tuple(hook.guide.trace.rows)
+        return ObjectRun(job.item, job.box, job.noise, latents, attention, result.clone(), mask, trace)
+
+
+def _joined(conditionings: Sequence[list], batch: int) -> list:
+    """One CONDITIONING with `batch` rows for each of several that are of one kind."""
+    if len(conditionings) == 1:
+        return conditionings[0]
+
+    def join(values: Sequence[Any]) -> Any:
+        if not isinstance(values[0], Tensor):
+            return values[0]
+        return torch.cat([v.expand(batch, *v.shape[1:]) for v in values])
+
+    entries = [c[0] for c in conditionings]
+    return [[join([e[0] for e in entries]), {k: join([e[1][k] for e in entries]) for k in entries[0][1]}]]
+
+
+class _StepObserver(Observer):
+    """Keeps the attention of the latest model call, of all objects that take part in it."""
+
+    def __init__(self, columns: Sequence[int]):
+        super().__init__(columns)
+        self.latest: dict[Layer, Tensor] = {}
+        self.record = self._keep
+
+    def _keep(self, layer: Layer, found: Any) -> None:
+        self.latest[layer] = found.probs.unflatten(-1, (found.height, found.width))
+
+    def latest_of(self, i: int) -> dict[Layer, Tensor]:
+        """Object i's maps [B, heads, gh, gw] per layer."""
+        for layer, maps in self.latest.items():
+            self.latest[layer] = maps.cpu()  # for all objects in one go, and not layer by layer within the pass
+        return {layer: maps.chunk(len(self.columns))[i].clone() for layer, maps in self.latest.items()}
+
+
+class _ObjectHook:
+    """One object's run: keeps its latents and the attention of the model call that opens each step, and guides.
+
+    With `stop` the run ends before that step, with the model's estimate of the finished latent as its result.
+    """
+
+    def __init__(self, guide: Guide, latest: Callable[[], dict[Layer, Tensor]], stop: int | None):
+        self.guide, self.latest, self.stop = guide, latest, stop
+        self.stage = stages.ObjectStage(guide.guidance)
+        self.attention: list[dict[Layer, Tensor]] = []
+        self.estimate: Tensor | None = None
+
+    def stepped(self, heard: dict) -> None:
+        """The sampler's callback: the last model call before it is the one that opened the step."""
+        del self.attention[heard["i"] :]
+        self.attention.append(self.latest())
+        self.estimate = heard["denoised"]
+
+    def before_step(self, x: Tensor, step: Step) -> Tensor:
+        if step.index == self.stop and self.estimate is not None:
+            self.stage.finish(x)
+            raise RunEnds(self.estimate)
+        moved = self.stage.before_step(x, step.index, *self.guide.arguments(step))
+        self.guide.log_step(step)
+        return moved
+
+    def finish(self, x: Tensor) -> Tensor:
+        return x if x is self.estimate else self.stage.finish(x)

@@ -1,0 +1,1 @@
+"""Measurements: `python run.py bench NAME`."""

@@ -1,0 +1,180 @@
+"""The rows of the paper's table (`bench_table.py`): plain sampling, the parts of LMD, Backward Guidance, and full LMD."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from ella_lmd.tools.host_setup import prepare_host
+
+CFG, SAMPLER, SCHEDULER = 7.5, "ddim", "ddim_uniform"
+PLAIN = "plain"
+
+
+@dataclass
+class Case:
+    """One prompt with its layout and seed. Rows with the same object stage share it; each is charged for it."""
+
+    model: Any
+    clip: Any
+    layout: Any
+    seed: int
+    steps: int
+    shared_seconds: float = 0.0
+    _objects: dict[Any, tuple[Any, float]] = field(default_factory=dict)
+
+    def objects(self, options: Any):
+        """LMD's first stage with these options."""
+        from ella_lmd.nodes.lmd_sample import BoxGroundedSampler
+
+        if options in self._objects:
+            self.shared_seconds += self._objects[options][1]
+        else:
+            start = time.process_time()
+            arguments = (self.model, self.clip, self.layout, self.seed, self.steps, CFG, SAMPLER, SCHEDULER)
+            runs = BoxGroundedSampler.execute(*arguments, "reference", options=options).args[0]
+            self._objects[options] = runs, time.process_time() - start
+        return self._objects[options][0]
+
+    def encode(self, text: str):
+        import nodes
+
+        return nodes.CLIPTextEncode().encode(self.clip, text)[0]
+
+    def ksampler(self, model, positive, negative: str):
+        import nodes
+
+        latent = nodes.EmptyLatentImage().generate(self.layout.width, self.layout.height, 1)[0]
+        inputs = (model, self.seed, self.steps, CFG, SAMPLER, SCHEDULER, positive, self.encode(negative), latent)
+        return nodes.KSampler().sample(*inputs, denoise=1.0)[0]
+
+
+def options(preset: str = "reference", guided: bool = True, **changes: Any):
+    """LMD's options: a preset's, perhaps without energy guidance, or with other changes."""
+    from ella_lmd.lmd.sampling.options import PRESETS
+
+    found = replace(PRESETS[preset], **changes)
+    return found if guided else replace(found, guidance=replace(found.guidance, loss_scale=0.0))
+
+
+def without_transfer(options: Any):
+    energy = replace(options.guidance.energy, reference_weight=0.0)
+    return replace(options, guidance=replace(options.guidance, energy=energy))
+
+
+def backward_guidance():
+    """Backward Guidance's energy and schedule, as LMD's authors ran it for their comparison (docs/lmd.md, 8)."""
+    from ella_lmd.lmd.sampling.energy import EnergyOptions
+    from ella_lmd.lmd.sampling.guidance import GuidanceOptions
+    from ella_lmd.lmd.sampling.options import LMDOptions
+
+    energy = EnergyOptions(kind="ratio", reference_weight=0.0)
+    return LMDOptions(guidance=GuidanceOptions(30.0, 0.2, 10, (5,), energy))
+
+
+def plain(case: Case):
+    """The stock graph: the prompt alone, CLIPTextEncode and KSampler, with LMD's negative prompt."""
+    from ella_lmd.lmd.prompts import OVERALL_NEGATIVE
+
+    return case.ksampler(case.model, case.encode(case.layout.prompt), OVERALL_NEGATIVE)
+
+
+def one_run(guidance: Callable) -> Callable:
+    """One guided run of the layout's prompts, positive and negative: no objects of their own, nothing pasted."""
+
+    def row(case: Case):
+        from ella_lmd.lmd.prompts import OVERALL_NEGATIVE, with_negative
+        from ella_lmd.nodes.lmd_guidance import LayoutGuidance
+
+        patched = LayoutGuidance.execute(case.model, case.clip, case.layout, "", 1.0, 0.0, 1.0, "reference", guidance())
+        return case.ksampler(*patched.args[:2], with_negative(case.layout.negative, OVERALL_NEGATIVE))
+
+    return row
+
+
+def lmd(how: Callable = options, frozen: float = 0.5, mask: str = "", transfer: bool = True) -> Callable:
+    """Both stages; `how()` gives the options, `mask` is another mask source, `transfer` that of attention."""
+
+    def row(case: Case):
+        from ella_lmd.nodes.lmd_compose import LatentComposer
+        from ella_lmd.nodes.lmd_sample import LMDObjectMasks
+
+        objects = case.objects(how())
+        if not transfer:
+            objects = replace(objects, options=without_transfer(objects.options))
+        if mask and objects.runs:
+            objects = LMDObjectMasks.execute(objects, mask, 0.25).args[0]
+        return LatentComposer.execute(case.model, case.clip, objects, frozen).args[0]
+
+    return row
+
+
+IN_PLACE = partial(options, centre=False, align=False)  # objects drawn where they belong, and never shifted
+ROWS: dict[str, Callable] = {
+    PLAIN: plain,
+    "energy only": one_run(options),
+    "backward guidance": one_run(backward_guidance),
+    "composition only": lmd(partial(options, guided=False)),
+    "no transfer": lmd(transfer=False),
+    "attention masks": lmd(mask="attention"),
+    "box masks": lmd(mask="box"),
+    "frozen 0": lmd(frozen=0.0),
+    "frozen 0.25": lmd(frozen=0.25),
+    "in place": lmd(IN_PLACE),
+    "in place, no transfer": lmd(IN_PLACE, transfer=False),
+    "stop early": lmd(partial(options, stop_early=True)),
+    "fast": lmd(partial(options, "fast")),
+    "full": lmd(),
+}
+
+
+def layout_of(kind: str, prompt: str):
+    """The layout of a benchmark prompt: by the built-in planner, or one that is right."""
+    from ella_lmd.demo import model
+    from ella_lmd.evaluation import demo_benchmark
+    from ella_lmd.lmd.planner.offline import plan
+
+    size = model.IMAGE_SIZE
+    return replace(plan(prompt, size, size), prompt=prompt) if kind == "planner" else demo_benchmark.true_layout(prompt)
+
+
+_host: tuple = ()
+
+
+def start_host(threads: int) -> None:
+    """ComfyUI's modules and the demo model, once per process."""
+    global _host
+    prepare_host(threads=threads)
+
+    import comfy.k_diffusion.sampling
+    import torch
+    from ella_lmd.nodes.host import demo_model
+
+    comfy.k_diffusion.sampling.trange = lambda steps, **_: range(steps)  # thousands of bars, one per sampler run
+    with torch.inference_mode():
+        _host = demo_model.load()
+
+
+def sample(job: tuple[str, str, int, int, list[str]]) -> tuple[tuple, list]:
+    """`(kind, prompt, seed, steps, rows)` -> the job, and per row its picture [H, W, 3], what is in it, its seconds."""
+    import numpy
+    import torch
+    from ella_lmd.evaluation import demo_detector
+    from ella_lmd.nodes.host.lmd.run_cache import OBJECT_RUNS
+
+    kind, prompt, seed, steps, rows = job
+    model, clip, vae = _host
+    OBJECT_RUNS.clear()
+    found = []
+    with torch.inference_mode():
+        case = Case(model, clip, layout_of(kind, prompt), seed, steps)
+        for name in rows:
+            case.shared_seconds, start = 0.0, time.process_time()
+            latent = ROWS[name](case)
+            seconds = time.process_time() - start + case.shared_seconds
+            picture = (vae.decode(latent["samples"])[0].numpy() * 255).round().astype(numpy.uint8)
+            found.append((name, picture, demo_detector.detect(picture), seconds))
+    return job, found

@@ -1,0 +1,63 @@
+"""Trains the demo model on pictures of `evaluation/demo_world.py`, on the CPU; both stages resume where they stopped.
+
+    python run.py python tools/demo_model/train.py denoiser     text encoder and denoiser; hours
+    python run.py python tools/demo_model/train.py vae          autoencoder; half an hour; the two may run side by side
+    python run.py python tools/demo_model/train.py export       the averaged weights, in half precision, into demo/weights
+
+Checkpoints, losses (denoiser.csv) and sample grids are written every few minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from ella_lmd.tools.host_setup import HOME, prepare_host
+
+
+def export(home: Path) -> None:
+    """Write the averaged weights of all stages in half precision to demo/weights."""
+    import torch
+    from ella_lmd.demo import model
+    from ella_lmd.nodes.host import demo_model
+    from safetensors.torch import save_file
+
+    denoiser = torch.load(home / "denoiser.pt")
+    parts = {
+        demo_model.UNET: {k.removeprefix("unet."): v for k, v in denoiser["average"].items() if k.startswith("unet.")},
+        demo_model.TEXT: {
+            k.removeprefix("text."): v
+            for k, v in denoiser["average"].items()
+            if k.startswith("text.") and "text_projection" not in k
+        },
+        demo_model.VAE: torch.load(home / "vae.pt")["average"],
+    }
+    state = {prefix + key: value.half().contiguous() for prefix, part in parts.items() for key, value in part.items()}
+    state[demo_model.VOCABULARY] = torch.load(home / "data.pt")["vocabulary"].int()
+    model.WEIGHTS.parent.mkdir(exist_ok=True)
+    save_file(state, model.WEIGHTS, {"denoiser_steps": str(denoiser["step"])})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stage", choices=("denoiser", "vae", "export"))
+    parser.add_argument("--steps", type=int, help="train up to this many steps in all")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument(
+        "--home", type=Path, default=HOME / "train", help="where checkpoints, losses and sample grids go"
+    )
+    parser.add_argument("--rank", type=int, default=0, help="denoiser only: which of several processes this one is")
+    parser.add_argument("--workers", type=int, default=1, help="denoiser only: how many processes share every batch")
+    options = parser.parse_args()
+    options.home.mkdir(parents=True, exist_ok=True)
+    prepare_host("--use-pytorch-cross-attention", threads=options.threads)
+    if options.stage == "export":
+        return export(options.home)
+    from ella_lmd.tools.demo_model import train_denoiser, train_vae
+
+    if options.stage == "vae":
+        return train_vae.train(options.home, options.steps or train_vae.STEPS, options.seed)
+    steps = options.steps or train_denoiser.STEPS
+    train_denoiser.train(options.home, steps, options.seed, rank=options.rank, workers=options.workers)

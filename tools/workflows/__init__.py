@@ -1,0 +1,1 @@
+"""Makes the graphs in workflows/ and their pictures."""

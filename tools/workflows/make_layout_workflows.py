@@ -1,0 +1,158 @@
+"""Writes the graphs of looking inside LMD and of exchanging layouts: `python run.py python tools/workflows/make_layout_workflows.py`."""
+
+from __future__ import annotations
+
+from ella_lmd.tools.workflows.graph import Builder
+from ella_lmd.tools.workflows.make_workflows import DEMO_PROMPT, write
+
+
+def look_inside(info: dict) -> Builder:
+    b = Builder(info)
+    loader = b.add("LMDDemoModel", (20, 40), (320, 80))
+    planner = b.add("LLMLayoutPlanner", (20, 180), (400, 480), prompt=DEMO_PROMPT, width=128, height=128)
+    b.add(
+        "SaveImage", (20, 800), (400, 300), "1. The layout", images=(planner, "picture"), filename_prefix="look/layout"
+    )
+    objects = b.add(
+        "BoxGroundedSampler", (480, 40), (320, 320), model=(loader, 0), clip=(loader, 1), layout=(planner, "layout"),
+        seed=1, steps=50,
+    )  # fmt: skip
+    recorder = b.add(
+        "LMDAttentionRecorder", (480, 460), (320, 220), model=(loader, 0), clip=(loader, 1), layout=(planner, "layout")
+    )
+    composer = b.add(
+        "LatentComposer",
+        (860, 40),
+        (320, 260),
+        model=(recorder, "model"),
+        clip=(loader, 1),
+        objects=(objects, "objects"),
+    )
+    decoded = b.add("VAEDecode", (860, 420), (320, 60), samples=(composer, "latent"), vae=(loader, 2))
+    b.add("SaveImage", (860, 560), (320, 340), "The image", images=(decoded, 0), filename_prefix="look/image")
+    b.add(
+        "SaveImage", (480, 780), (320, 240), "5. Energy of each object alone", images=(objects, "energy"),
+        filename_prefix="look/energy_objects",
+    )  # fmt: skip
+    b.add(
+        "SaveImage", (480, 1180), (320, 240), "6. Energy of the whole image", images=(composer, "energy"),
+        filename_prefix="look/energy",
+    )  # fmt: skip
+    sheet = b.add(
+        "LMDContactSheet", (1240, 40), (320, 100), objects=(objects, "objects"), vae=(loader, 2), image=(decoded, 0)
+    )
+    b.add(
+        "SaveImage",
+        (1240, 220),
+        (620, 640),
+        "2. Contact sheet",
+        images=(sheet, 0),
+        filename_prefix="look/contact_sheet",
+    )
+    overlay = b.add(
+        "LMDAttentionOverlay", (1920, 40), (320, 160), attention=(recorder, "attention"), image=(decoded, 0)
+    )
+    b.add(
+        "SaveImage", (1920, 280), (640, 460), "3. Attention over time", images=(overlay, 0),
+        filename_prefix="look/attention",
+    )  # fmt: skip
+    film = b.add(
+        "LMDAttentionOverlay",
+        (2280, 40),
+        (320, 130),
+        attention=(recorder, "attention"),
+        image=(decoded, 0),
+        show="film",
+    )
+    b.add(
+        "SaveAnimatedWEBP", (2620, 280), (460, 520), "4. The same as a film", images=(film, 0), fps=8.0, lossless=True,
+        quality=90, method="default", filename_prefix="look/attention_film",
+    )  # fmt: skip
+    images = b.add("LMDObjectImages", (1240, 940), (320, 100), objects=(objects, "objects"), vae=(loader, 2))
+    own = b.add(
+        "LMDAttentionOverlay", (1620, 940), (320, 160), "Attention Overlay of the objects", attention=(objects, "objects"),
+        image=(images, "images"),
+    )  # fmt: skip
+    b.add(
+        "SaveImage", (2000, 880), (640, 460), "Each object's own attention", images=(own, 0),
+        filename_prefix="look/attention_objects",
+    )  # fmt: skip
+    b.note(
+        "## Look inside LMD\n"
+        "Every stage as a picture, on the demo model; nothing to download.\n\n"
+        "1. **Layout**: what the planner understood.\n"
+        "2. **Contact sheet**: each object alone, its mask, its attention, its energy. Is one missing already here?\n"
+        "3. **Attention over time**, 4. **as a film**: is each phrase looked for in its boxes, and from which step on? "
+        "**LMD Attention Recorder** writes it down while the image is sampled and changes nothing.\n"
+        "5., 6. **Energy**: it should fall within every step.\n\n"
+        "Take out the recorder and the overlays and nothing is recorded or paid for.",
+        (20, 1180), (420, 340), "How this works",
+    )  # fmt: skip
+    return b
+
+
+def interop(info: dict) -> Builder:
+    b = Builder(info)
+    loader = b.add("LMDDemoModel", (20, 40), (320, 80))
+    planner = b.add("LLMLayoutPlanner", (20, 180), (400, 480), prompt=DEMO_PROMPT, width=256, height=256)
+    boxes = b.add("LMDLayoutToBoxes", (480, 40), (320, 140), layout=(planner, "layout"))
+    editor = b.add(
+        "CreateBoundingBoxes", (480, 260), (420, 600), "Edit here (Nodes 2.0)", bboxes=(boxes, "bboxes"), width=256,
+        height=256,
+    )  # fmt: skip
+    layout = b.add(
+        "LMDLayoutFromBoxes", (960, 40), (400, 560), boxes=(editor, "elements"), width=256, height=256,
+        background=(planner, "background_prompt"),
+    )  # fmt: skip
+    regions = b.add(
+        "LMDLayoutToConditioning", (1420, 40), (340, 300), clip=(loader, 1), layout=(layout, "layout"), method="area",
+        method__strength=2.0, method__base_strength=0.5, prompt=(planner, "background_prompt"),
+        object_text="background with phrase",
+    )  # fmt: skip
+    empty = b.add("EmptyLatentImage", (1420, 460), (340, 110), width=256, height=256)
+    sampler = b.add(
+        "KSampler", (1820, 40), (320, 270), model=(loader, 0), positive=(regions, "positive"),
+        negative=(regions, "negative"), latent_image=(empty, 0), seed=1, steps=30, cfg=7.5, sampler_name="ddim",
+        scheduler="ddim_uniform",
+    )  # fmt: skip
+    decoded = b.add("VAEDecode", (1820, 460), (210, 60), samples=(sampler, 0), vae=(loader, 2))
+    b.add(
+        "SaveImage", (2200, 40), (360, 380), "Area conditioning", images=(decoded, 0), filename_prefix="interop/image"
+    )
+    back = b.add("LMDLayoutToBoxes", (1420, 660), (340, 140), "Boxes of the edited layout", layout=(layout, "layout"))
+    drawn = b.add("DrawBBoxes", (1820, 660), (320, 80), image=(decoded, 0), bboxes=(back, "bboxes"))
+    b.add("SaveImage", (2200, 480), (360, 380), "With the boxes", images=(drawn, 0), filename_prefix="interop/boxes")
+    masks = b.add("LMDLayoutToMasks", (1420, 880), (340, 150), layout=(layout, "layout"), soften=16)
+    pictures = b.add("MaskToImage", (1820, 880), (210, 40), mask=(masks, "masks"))
+    b.add(
+        "SaveImage",
+        (1820, 980),
+        (320, 300),
+        "One mask per object",
+        images=(pictures, 0),
+        filename_prefix="interop/mask",
+    )
+    text = b.add("LMDLayoutToText", (2200, 920), (340, 150), layout=(layout, "layout"))
+    b.add("PreviewAny", (2200, 1130), (400, 260), "The layout as text", source=(text, "json"))
+    b.add(
+        "SaveImage", (480, 1180), (420, 360), "The layout after editing", images=(layout, "picture"),
+        filename_prefix="interop/layout",
+    )  # fmt: skip
+    b.note(
+        "## Layouts and the boxes of other nodes\n"
+        "The planner's layout goes to ComfyUI's own **Create Bounding Boxes**, where you move the boxes (with Nodes 2.0 "
+        "switched on), and comes back as a layout. Its *elements* carry the descriptions.\n\n"
+        "From there it goes to the stock KSampler as **area conditioning**, and out again as boxes, masks and text.\n\n"
+        "**From a picture**: connect *Load Image*, a detection node (RT-DETR, SAM 3) and **LMD Layout from Boxes**, and the "
+        "things in the picture become a layout.\n\n"
+        "Runs on the demo model. With your own checkpoint, **LMD** or **Layout Guidance** obey the boxes more closely.",
+        (20, 820), (400, 400), "How this works",
+    )  # fmt: skip
+    return b
+
+
+GRAPHS = {"LMD Look Inside": look_inside, "Layout Interop": interop}
+
+
+def main() -> int:
+    return write(GRAPHS)
