@@ -1,8 +1,9 @@
-"""Every text of every node exists in every language, says what the English says now, and can be shown."""
+"""The translations can be shown and keep what must be kept; a text that is missing or out of date is a warning."""
 
 import json
 import re
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -76,18 +77,19 @@ def test_the_registry_archive_keeps_the_translations():
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_nothing_is_missing_stale_or_made_from_an_older_text(language):
-    missing, changed, stale = translations.outstanding(language)
+def test_a_translation_that_is_missing_or_out_of_date_is_a_warning(language):
+    """The front end shows English for what is missing, so a better wording need not wait for its translations."""
+    missing, changed, gone = translations.outstanding(language)
     told = f"`python3 tools/translations.py todo {language}` lists what to translate"
-    assert not missing, f"{language} lacks {[here(p) for p in missing]}; {told}"
-    assert not stale, f"{language} has texts of things that are gone: {[here(p) for p in stale]}"
-    assert not changed, f"the English changed since {language} was translated: {[here(p) for p in changed]}; {told}"
+    for what, paths in (("lacks", missing), ("has an older wording of", changed), ("has texts of nothing:", gone)):
+        if paths:
+            warnings.warn(f"{language} {what} {', '.join(here(p) for p in paths)}; {told}", stacklevel=1)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_files_are_in_the_order_of_the_nodes(language):
     have = translations.load(language)
-    assert list(have) == [p for p in ENGLISH if p in have]
+    assert [p for p in have if p in ENGLISH] == [p for p in ENGLISH if p in have]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -116,8 +118,9 @@ def encodable(character: str, encoding: str) -> bool:
 def test_numbers_names_and_choices_are_kept(language):
     """A word that means itself stays. The name of a node or an input may be the one that this language gives it."""
     have, wrong = translations.load(language), []
-    for path, text in have.items():
-        source = ENGLISH[path]
+    changed = translations.outstanding(language)[1]
+    for path in [p for p in have if p in ENGLISH and p not in changed]:
+        text, source = have[path], ENGLISH[path]
         lost = numbers(source) - numbers(text)
         if path[-1] in ("description", "tooltip"):
             names = {n: have.get(("nodeDefs", n, "display_name"), n) for n in NODES}
