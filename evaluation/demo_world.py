@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
+from ..lmd.english.lexicon import NUMBER_WORDS
+
 KINDS = ("circle", "square", "triangle", "star", "heart", "cross", "ring", "moon")
 PLURALS = {kind: kind + ("es" if kind == "cross" else "s") for kind in KINDS}
 COLOURS = {
@@ -42,7 +44,7 @@ SCENE_NAMES = {
     "snow": ("a snowy field", "a winter landscape", "the snow"),
     "water": ("a lake", "the sea", "the water"),
 }
-NUMBERS = ("zero", "one", "two", "three", "four", "five")
+NUMBERS = NUMBER_WORDS[:6]
 OPENINGS = ("A realistic photo of", "A photo of", "A picture of", "A realistic image of")
 SHORT_OPENINGS = ("A realistic scene", "A scene", "a photo", "A simple drawing")
 SUPERSAMPLING = 4

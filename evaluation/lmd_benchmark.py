@@ -10,14 +10,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..lmd.english import inflection
+from ..lmd.english import inflection, lexicon
 from ..lmd.layout import Box, Layout
 
 TASKS = ("negation", "numeracy", "attribution", "spatial")
 CLASSES = ("backpack", "book", "bottle", "bowl", "car", "cat", "chair", "cup", "dog", "laptop")
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "gray")
 _PREFIX = "A realistic photo of a scene"
-_COUNTS = ("one", "two", "three", "four", "five")
+_COUNTS = lexicon.NUMBER_WORDS[1:6]
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..english import inflection
+from ..english import inflection, lexicon
 from ..layout import CANVAS_MULTIPLE, MAX_OBJECTS, Box, Layout, LayoutObject
 from ..planner import reply, request
 from ..planner.quality import tidy
 
 GRID = 1000
 LEAST_REGION = 64  # pixels: the host's area nodes allow no smaller side
-_DETERMINERS = inflection.word_set("a an the some one two three four five six seven eight nine ten many several no")
+_DETERMINERS = inflection.word_set("a an the some many several no") | set(lexicon.NUMBER_WORDS[1:])
 
 
 @dataclass(frozen=True)

@@ -8,34 +8,16 @@ DETERMINERS = word_set(
     "a an the some any this that these those my your his her its their our another each every both all"
 )
 POSSESSIVES = word_set("my your his her its their our")
-NUMBERS = {
-    w: n
-    for n, w in enumerate(
-        [
-            "zero",
-            "one",
-            "two",
-            "three",
-            "four",
-            "five",
-            "six",
-            "seven",
-            "eight",
-            "nine",
-            "ten",
-            "eleven",
-            "twelve",
-            "thirteen",
-            "fourteen",
-            "fifteen",
-            "sixteen",
-            "seventeen",
-            "eighteen",
-            "nineteen",
-            "twenty",
-        ]
-    )
-} | {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "hundred": 100}
+# By value; every other list of number words is a part of this one.
+NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+                "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty")  # fmt: skip
+NUMBERS = {w: n for n, w in enumerate(NUMBER_WORDS)} | {
+    "thirty": 30,
+    "forty": 40,
+    "fifty": 50,
+    "sixty": 60,
+    "hundred": 100,
+}
 # Words for a count that leave it open, and the count that is drawn.
 VAGUE = {"several": 4, "few": 3, "multiple": 3, "various": 3, "numerous": 6, "many": 6, "some": 3, "plenty": 6}
 COLLECTIVES = word_set(

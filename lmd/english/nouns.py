@@ -64,10 +64,10 @@ _GROUPS = [
 _ENGLISH = inflection.word_set(
     """
     a an the of in on with and or to at by from under over above below behind between next near left right top bottom
-    front no without not two three four five six seven eight nine ten there is are that has have wearing standing
-    sitting photo painting picture scene into inside one some several its his her their
+    front no without not there is are that has have wearing standing sitting photo painting picture scene into inside
+    some several its his her their
     """
-)
+) | set(lexicon.NUMBER_WORDS[1:])
 _FOREIGN = inflection.word_set(
     """
     der das ein eine einen einem einer und mit auf neben unter ohne zwei drei im ist sind rechts links vor hinter

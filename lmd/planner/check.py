@@ -103,7 +103,7 @@ def _open(thing: Thing, scene: Scene) -> bool:
 
 # "three monkeys in a tree and one on the ground" are four: such a number is a lower bound.
 _ELLIPSIS = re.compile(
-    r"\b(?:one|two|three|four|five|six|another|others?|ones|some|more)\b"
+    rf"\b(?:{'|'.join(lexicon.NUMBER_WORDS[1:])}|another|others?|ones|some|more)\b"
     r"(?=\s+(?:in|on|at|under|over|above|below|behind|beside|between|near|next|to|by|with|is|are|of|from|who|that)\b"
     r"|\s*[,.;]|\s*$)",
     re.I,

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 
 from ..english.inflection import word_set
+from ..english.lexicon import NUMBER_WORDS
 from ..english.nouns import colours_in, head, is_english, nouns, same
 from ..layout import Layout, LayoutObject
 
@@ -13,7 +14,7 @@ _ALL = word_set("all everything everybody everyone both every each them they thi
 _SCENE = word_set("background scene style setting place backdrop photo painting negative without")
 _PLAIN = word_set("a an the of in on at with and or to is are it no realistic photo scene")
 _ADDING = word_set("add insert include draw place put create append introduce")
-_GOES_ON = word_set("a an the another one two three four five six some more")
+_GOES_ON = word_set("a an the another some more") | set(NUMBER_WORDS[1:])
 _SNAP = 1.5  # pixels: what rounding to whole numbers may move
 
 
