@@ -1,12 +1,14 @@
-"""What happens right before each denoising step in the two stages of LMD (docs/lmd.md, 5.4 and 7.1).
+"""What happens right before each denoising step in the stages of LMD (docs/lmd.md, 4.5, 5.4 and 7).
 
-A sampler, any sampler, calls `before_step` with the latent it is about to denoise and `finish` with its result.
+A sampler, any sampler, calls `before_step` with the latent it is about to denoise and `finish` with its result. Latents
+are [B, C, h, w]; the same tensor is returned where nothing changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from torch import Tensor
 
@@ -14,23 +16,77 @@ from .compose import freeze
 from .guidance import Guidance
 
 Evaluate = Callable[[Tensor], tuple[Tensor, Tensor] | None]
+Maps = dict[Hashable, Tensor]
+
+
+class Stage(Protocol):
+    """What is done in one run of a sampler.
+
+    `step` counts the sampler's steps, `index` those of the reference; `evaluate` and `scale` are those of
+    `Guidance.step`. `finish` gets the number of `steps` of the whole run.
+    """
+
+    def before_step(self, x: Tensor, step: int, index: int, evaluate: Evaluate, scale: float) -> Tensor: ...
+
+    def finish(self, x: Tensor, steps: int) -> Tensor: ...
+
+
+class RunEnds(BaseException):
+    """Raised in `before_step` by a stage that has all it needs: the run is over and its result is `latent`."""
+
+    def __init__(self, latent: Tensor):
+        self.latent = latent
+
+
+@dataclass
+class GuidanceStage:
+    """Guidance alone: LMD's overall stage without objects."""
+
+    guidance: Guidance
+
+    def before_step(self, x: Tensor, step: int, index: int, evaluate: Evaluate, scale: float) -> Tensor:
+        return self.guidance.step(x, index, evaluate, scale)
+
+    def finish(self, x: Tensor, steps: int) -> Tensor:
+        return x
 
 
 @dataclass
 class ObjectStage:
-    """One object's own run: keep every latent, then guide. `latents[i]` is the one before step i, the last the result."""
+    """One object's own run: keep every latent, then guide. `latents[i]` is the one before step i, the last the result.
+
+    With `latest`, which gives the attention maps of the model call that opened the step, `attention[i]` are those of
+    step i. With `stop` the run ends before that step; its result is then the model's estimate of the finished latent.
+    """
 
     guidance: Guidance
+    latest: Callable[[], Maps] | None = None
+    stop: int | None = None
     latents: list[Tensor] = field(default_factory=list)
+    attention: list[Maps] = field(default_factory=list)
+    estimate: Tensor | None = None
 
     def before_step(self, x: Tensor, step: int, index: int, evaluate: Evaluate, scale: float) -> Tensor:
         del self.latents[step:]
-        self.latents.append(x.detach().float().cpu().clone())
+        self._keep(x)
+        if step == self.stop and self.estimate is not None:
+            raise RunEnds(self.estimate)
         return self.guidance.step(x, index, evaluate, scale)
 
-    def finish(self, x: Tensor) -> Tensor:
-        self.latents.append(x.detach().float().cpu().clone())
+    def stepped(self, step: int, estimate: Tensor) -> None:
+        """Hear of step `step` from the sampler, with the model's `estimate` of the finished latent."""
+        if self.latest is not None:
+            del self.attention[step:]
+            self.attention.append(self.latest())
+        self.estimate = estimate
+
+    def finish(self, x: Tensor, steps: int) -> Tensor:
+        if x is not self.estimate:  # after `stop` the last latent is already there
+            self._keep(x)
         return x
+
+    def _keep(self, x: Tensor) -> None:
+        self.latents.append(x.detach().float().cpu().clone())
 
 
 @dataclass

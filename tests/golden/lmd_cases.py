@@ -412,7 +412,7 @@ def check_loop(case: dict, expected: dict, tensors: dict) -> None:
         for k, m in zip(saved, toy.maps(seen, list(saved))):
             saved[k].append(m.probs[..., words[0] : words[0] + 1])
         x = x + (sigmas[i + 1] - sigmas[i]) * (uncond + case["guidance_scale"] * (cond - uncond))
-    x = stage.finish(x) if case["kind"] == "per_box" else stage.finish(x, len(times))
+    x = stage.finish(x, len(times))
     trace = [(i, float(e)) for i, e in run.trace]
     equal([i for i, _ in trace], [r["index"] for r in expected["energy_log"]], "evaluated steps")
     for (_, actual), row in zip(trace, expected["energy_log"]):

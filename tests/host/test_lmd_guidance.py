@@ -6,14 +6,17 @@ import comfy.samplers
 import pytest
 import torch
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
+from ella_lmd.lmd.sampling import stages
 from ella_lmd.lmd.sampling.energy import EnergyOptions, energies, total_energy
 from ella_lmd.lmd.sampling.guidance import GuidanceOptions
 from ella_lmd.lmd.sampling.tokens import PhraseNotFound
 from ella_lmd.nodes.host.guidance import guide as guide_module
+from ella_lmd.nodes.host.guidance import step_hooks
 from ella_lmd.nodes.host.guidance.attention import Layer, guided_layers, mask_layer
 from ella_lmd.nodes.host.guidance.gradients import energy_gradient
 from ella_lmd.nodes.host.guidance.guide import EnergyTrace, guidance_target, patch_guidance
-from ella_lmd.nodes.host.guidance.step_hooks import UnsupportedSampler, call_plan
+from ella_lmd.nodes.host.guidance.sampler_patch import UnsupportedSampler
+from ella_lmd.nodes.host.guidance.step_plan import call_plan
 
 import nodes
 
@@ -352,7 +355,7 @@ def test_the_gradient_equals_a_plain_full_forward_outside_inference_mode(sd15):
     negative = nodes.CLIPTextEncode().encode(clip, "")[0]
     seen = {}
 
-    class Spy(guide_module.GuidanceHook):
+    class Spy(step_hooks.RunHook):
         def before_step(self, x, step):
             if step.index == 1:
                 cond = step.run.guider.conds["positive"][0]
@@ -373,9 +376,11 @@ def test_the_gradient_equals_a_plain_full_forward_outside_inference_mode(sd15):
                 seen["energy"] = energy
             return x
 
-    guide_module.add_step_hook(
-        patched, "spy", lambda run: Spy(guide_module.Guide(run, target, EVERY_STEP, EnergyTrace()))
-    )
+    def make_hook(run):
+        guide = guide_module.Guide(run, target, EVERY_STEP, EnergyTrace())
+        return Spy(guide, stages.GuidanceStage(guide.guidance))
+
+    step_hooks.add_step_hook(patched, "spy", make_hook)
     latent = {"samples": torch.zeros(1, 4, 16, 16)}
     nodes.common_ksampler(patched, 1, 3, 4.0, "euler", "normal", positive, negative, latent)
     energy, gradient = seen["found"]

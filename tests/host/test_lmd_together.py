@@ -13,7 +13,7 @@ from ella_lmd.lmd.sampling.options import LMDOptions, SamplingSettings
 from ella_lmd.nodes.host.guidance import gradients, memory_plan
 from ella_lmd.nodes.host.guidance.lockstep import run_lanes
 from ella_lmd.nodes.host.guidance.parallel_runs import OutOfStep
-from ella_lmd.nodes.host.guidance.step_hooks import UNGUIDABLE
+from ella_lmd.nodes.host.guidance.step_driver import UNGUIDABLE
 from ella_lmd.nodes.host.lmd import object_stage, run_cache
 from ella_lmd.nodes.host.lmd.object_stage import sample_objects
 from ella_lmd.nodes.host.lmd.overall_stage import compose_and_sample
@@ -201,14 +201,14 @@ def test_an_error_in_one_object_ends_all_of_them_and_leaves_the_model_as_it_was(
 
     before = {k: v.clone() for k, v in demo[0].model.state_dict().items()}
     threads = threading.active_count()
-    original = object_stage._ObjectHook.before_step
+    original = object_stage.RunHook.before_step
 
     def failing(self, x, step):
         if step.index == 1 and self.guide.trace.title == "a red circle":
             raise ZeroDivisionError("in one object")
         return original(self, x, step)
 
-    monkeypatch.setattr(object_stage._ObjectHook, "before_step", failing)
+    monkeypatch.setattr(object_stage.RunHook, "before_step", failing)
     with pytest.raises(ZeroDivisionError, match="in one object"):
         fresh(demo)
     assert threading.active_count() == threads

@@ -158,7 +158,7 @@ class _Sampler:
             denoised = model(x, sigma, **extra_args)
             self.work.passes += 1
             x = x + (x - denoised) / sigmas[i] * (sigmas[i + 1] - sigmas[i])
-        return self.stage.finish(x, steps) if self.saved is None else self.stage.finish(x)
+        return self.stage.finish(x, steps)
 
     def _before_step(self, guider, x: Tensor, step: int, sigma: Tensor, model_options: dict) -> Tensor:
         timestep = float(guider.inner_model.model_sampling.timestep(sigma[:1])[0])

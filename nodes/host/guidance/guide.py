@@ -15,9 +15,10 @@ from ....lmd.layout import Box, Layout
 from ....lmd.prompts import overall_prompt
 from ....lmd.sampling.energy import AttentionMap, GuidedObject, References, energies
 from ....lmd.sampling.guidance import Guidance, GuidanceOptions, reference_index, step_scale_ve
-from ....lmd.sampling.stages import Evaluate
+from ....lmd.sampling.stages import Evaluate, GuidanceStage
 from .attention import resolve_layers
-from .step_hooks import SamplerRun, Step, add_step_hook
+from .sampler_run import SamplerRun, Step
+from .step_hooks import RunHook, add_step_hook
 from .token_positions import encode, guided_objects, offset_in, shifted, tokenizer
 
 log = logging.getLogger(__name__)
@@ -226,21 +227,6 @@ def _in_area(objects: Sequence[GuidedObject], area: Any, size: Sequence[int]) ->
     return tuple(inside)
 
 
-class GuidanceHook:
-    """The step hook of guidance alone: LMD's overall stage without objects."""
-
-    def __init__(self, guide: Guide):
-        self.guide = guide
-
-    def before_step(self, x: Tensor, step: Step) -> Tensor:
-        moved = self.guide.guidance.step(x, *self.guide.arguments(step))
-        self.guide.log_step(step)
-        return moved
-
-    def finish(self, x: Tensor) -> Tensor:
-        return x
-
-
 def guidance_target(
     clip: Any, layout: Layout, prompt: str, layers: str = "auto", start_percent: float = 0.0, end_percent: float = 1.0
 ) -> tuple[Target, list]:
@@ -283,6 +269,11 @@ def patch_guidance(model: Any, target: Target, options: GuidanceOptions, trace: 
         return model
     resolve_layers(target.layers, model.model.diffusion_model)  # fail here, not in the middle of sampling
     guided = model.clone()
-    add_step_hook(guided, KEY, lambda run: GuidanceHook(Guide(run, target, options, trace)))
+
+    def make_hook(run: SamplerRun) -> RunHook:
+        guide = Guide(run, target, options, trace)
+        return RunHook(guide, GuidanceStage(guide.guidance))
+
+    add_step_hook(guided, KEY, make_hook)
     reserve_memory(guided, KEY)
     return guided

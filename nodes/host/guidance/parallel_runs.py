@@ -20,7 +20,9 @@ from .attention import Layer
 from .gradients import GradientJob, energy_gradients, rows_of, uncompiled
 from .lockstep import Ask, run_lanes
 from .memory_plan import Economy
-from .step_hooks import SamplerRun, StepHook, drive, wrap_sampler
+from .sampler_patch import wrap_sampler
+from .sampler_run import SamplerRun, StepHook
+from .step_driver import drive
 
 
 class OutOfStep(RuntimeError):

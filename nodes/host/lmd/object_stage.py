@@ -33,7 +33,9 @@ from ..guidance.attention import Layer, Observer, add_patches, mask_layer, resol
 from ..guidance.guide import EnergyTrace, Guide, Target, reserve_memory
 from ..guidance.memory_plan import images_that_fit, is_out_of_memory
 from ..guidance.parallel_runs import OutOfStep, add_lanes
-from ..guidance.step_hooks import RunEnds, SamplerRun, Step, refuse
+from ..guidance.sampler_run import SamplerRun
+from ..guidance.step_driver import refuse
+from ..guidance.step_hooks import RunHook
 from ..guidance.token_positions import encode, guided_objects, tokenizer
 from .run_cache import OBJECT_RUNS, model_signature, signature
 
@@ -225,14 +227,15 @@ class ObjectStage:
         observer = _StepObserver([target.objects[0].word for target in targets])
         add_patches(patched.model_options["transformer_options"], self.layers, observer.patch)
         use_fused_on_cpu(patched)
-        hooks: dict[int, _ObjectHook] = {}
+        guides: dict[int, Guide] = {}
+        own: dict[int, stages.ObjectStage] = {}
 
-        def make_hook(i: int, run: SamplerRun) -> _ObjectHook:
-            guide = Guide(run, targets[i], self.options.guidance, EnergyTrace(jobs[i].item.phrase))
-            hooks[i] = _ObjectHook(guide, functools.partial(observer.latest_of, i), self.stop)
-            return hooks[i]
+        def make_hook(i: int, run: SamplerRun) -> RunHook:
+            guides[i] = Guide(run, targets[i], self.options.guidance, EnergyTrace(jobs[i].item.phrase))
+            own[i] = stages.ObjectStage(guides[i].guidance, functools.partial(observer.latest_of, i), self.stop)
+            return RunHook(guides[i], own[i])
 
-        add_lanes(patched, KEY, len(jobs), make_hook, lambda i, heard: hooks[i].stepped(heard))
+        add_lanes(patched, KEY, len(jobs), make_hook, lambda i, heard: own[i].stepped(heard["i"], heard["denoised"]))
         reserve_memory(patched, KEY)
         self.bar.together = len(jobs)
         results = sample_latent(
@@ -240,7 +243,8 @@ class ObjectStage:
             _joined([job.positive for job in jobs], self.settings.batch), self.negative, self.bar.callback,
         ).cpu()  # fmt: skip
         return [
-            self._finished(job, hooks[i], result) for i, (job, result) in enumerate(zip(jobs, results.chunk(len(jobs))))
+            self._finished(job, own[i], guides[i].trace, result)
+            for i, (job, result) in enumerate(zip(jobs, results.chunk(len(jobs))))
         ]
 
     def _target(self, job: ObjectJob) -> Target:
@@ -248,13 +252,12 @@ class ObjectStage:
         objects = guided_objects(groups, job.item.prompt, tokenizer(self.clip))
         return Target(objects, job.positive[0][0], self.canvas, self.options.layers)
 
-    def _finished(self, job: ObjectJob, hook: _ObjectHook, result: Tensor) -> ObjectRun:
-        latents = hook.stage.latents
-        latents = torch.stack(latents + latents[-1:] * (len(hook.attention) + 1 - len(latents)))
-        attention = {str(k): torch.stack([maps[k] for maps in hook.attention]) for k in self.layers}
+    def _finished(self, job: ObjectJob, stage: stages.ObjectStage, trace: EnergyTrace, result: Tensor) -> ObjectRun:
+        latents = stage.latents
+        latents = torch.stack(latents + latents[-1:] * (len(stage.attention) + 1 - len(latents)))
+        attention = {str(k): torch.stack([maps[k] for maps in stage.attention]) for k in self.layers}
         mask = attention_mask(attention[str(self.layers[0])], job.box, *job.noise.shape[-2:], inside_box=True)
-        trace = tuple(hook.guide.trace.rows)
-        return ObjectRun(job.item, job.box, job.noise, latents, attention, result.clone(), mask, trace)
+        return ObjectRun(job.item, job.box, job.noise, latents, attention, result.clone(), mask, tuple(trace.rows))
 
 
 def _joined(conditionings: Sequence[list], batch: int) -> list:
@@ -287,33 +290,3 @@ class _StepObserver(Observer):
         for layer, maps in self.latest.items():
             self.latest[layer] = maps.cpu()  # for all objects in one go, and not layer by layer within the pass
         return {layer: maps.chunk(len(self.columns))[i].clone() for layer, maps in self.latest.items()}
-
-
-class _ObjectHook:
-    """One object's run: keeps its latents and the attention of the model call that opens each step, and guides.
-
-    With `stop` the run ends before that step, with the model's estimate of the finished latent as its result.
-    """
-
-    def __init__(self, guide: Guide, latest: Callable[[], dict[Layer, Tensor]], stop: int | None):
-        self.guide, self.latest, self.stop = guide, latest, stop
-        self.stage = stages.ObjectStage(guide.guidance)
-        self.attention: list[dict[Layer, Tensor]] = []
-        self.estimate: Tensor | None = None
-
-    def stepped(self, heard: dict) -> None:
-        """The sampler's callback: the last model call before it is the one that opened the step."""
-        del self.attention[heard["i"] :]
-        self.attention.append(self.latest())
-        self.estimate = heard["denoised"]
-
-    def before_step(self, x: Tensor, step: Step) -> Tensor:
-        if step.index == self.stop and self.estimate is not None:
-            self.stage.finish(x)
-            raise RunEnds(self.estimate)
-        moved = self.stage.before_step(x, step.index, *self.guide.arguments(step))
-        self.guide.log_step(step)
-        return moved
-
-    def finish(self, x: Tensor) -> Tensor:
-        return x if x is self.estimate else self.stage.finish(x)

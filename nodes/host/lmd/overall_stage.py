@@ -15,7 +15,7 @@ from ....lmd.sampling.object_runs import ObjectRuns, compose_runs
 from ....lmd.sampling.tokens import extend
 from ..guidance.attention import use_fused_on_cpu
 from ..guidance.guide import EnergyTrace, Guide, Target, reserve_memory
-from ..guidance.step_hooks import Step, add_step_hook
+from ..guidance.step_hooks import RunHook, add_step_hook
 from ..guidance.token_positions import encode, guided_objects, tokenizer
 from .object_stage import KEY, Bar, sample_latent, sample_objects, sampler_of, sigmas_of
 
@@ -74,7 +74,8 @@ def _overall_hook(target, options, trace, composition, objects, frozen, run):
         return None
     guide = Guide(run, target, options.guidance, trace)
     guide.references = _references([str(layer) for layer in guide.layers], objects, composition)
-    return _OverallHook(guide, composition, frozen)
+    stage = stages.OverallStage(guide.guidance, composition.latents, composition.mask, frozen)
+    return RunHook(guide, stage)
 
 
 def _references(names: list[str], objects: ObjectRuns, composition) -> Callable[[int], References | None]:
@@ -88,17 +89,3 @@ def _references(names: list[str], objects: ObjectRuns, composition) -> Callable[
         return [[next(per_box) for _ in range(size)] for size in sizes]
 
     return at
-
-
-class _OverallHook:
-    def __init__(self, guide: Guide, composition, frozen: int):
-        self.guide, self.steps = guide, guide.run.steps
-        self.stage = stages.OverallStage(guide.guidance, composition.latents, composition.mask, frozen)
-
-    def before_step(self, x: Tensor, step: Step) -> Tensor:
-        moved = self.stage.before_step(x, step.index, *self.guide.arguments(step))
-        self.guide.log_step(step)
-        return moved
-
-    def finish(self, x: Tensor) -> Tensor:
-        return self.stage.finish(x, self.steps)
