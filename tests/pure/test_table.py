@@ -12,6 +12,7 @@ from ella_lmd.tools.bench import table as bench_table
 from ella_lmd.tools.bench import table_report, table_rows
 from PIL import Image
 
+HOW = (20, table_rows.CFG, table_rows.SAMPLER, table_rows.SCHEDULER)
 PROMPT = "A realistic photo of a scene with a red circle and a blue star"
 
 
@@ -87,8 +88,18 @@ def test_plain_sampling_belongs_to_every_kind_of_layouts(tmp_path):
     results = bench_table.Results(tmp_path / "table.jsonl")
     results.records += [record(row="plain", layouts="none"), record(row="full", layouts="planner")]
     names = list(table_rows.ROWS)
-    assert set(results.rows("planner", 20, names, range(1))) == {"plain", "full"}
-    assert set(results.rows("truth", 20, names, range(1))) == {"plain"}
+    assert set(results.rows("planner", HOW, names, range(1))) == {"plain", "full"}
+    assert set(results.rows("truth", HOW, names, range(1))) == {"plain"}
+
+
+def test_pictures_of_another_sampler_are_kept_apart(tmp_path):
+    results = bench_table.Results(tmp_path / "table.jsonl")
+    results.add(record(), drawing(PROMPT))
+    results.add(record(sampler="lcm", scheduler="karras", cfg=1.0), drawing(PROMPT))
+    assert len({r["picture"] for r in results.records}) == 2
+    for how, sampler in ((HOW, None), ((20, 1.0, "lcm", "karras"), "lcm")):
+        (found,) = results.rows("truth", how, ["full"], range(1))["full"].values()
+        assert found.get("sampler") == sampler
 
 
 def test_the_table_and_the_sheet_show_every_row(tmp_path):

@@ -32,6 +32,7 @@ from ella_lmd.tools.bench import table_report, table_rows
 ROOT = pack.ROOT
 MARGIN, QUICK_MARGIN = 39.7, 20.0
 QUICK = {"count": 10, "layouts": ["truth"], "rows": ["plain", "full"]}
+SAMPLING = {"sampler": table_rows.SAMPLER, "scheduler": table_rows.SCHEDULER}
 SOURCES = (
     "lmd/**/*.py",
     "nodes/**/*.py",
@@ -65,7 +66,7 @@ class Results:
     def add(self, record: dict, picture) -> None:
         from PIL import Image
 
-        name = "-".join(str(record[k]) for k in ("layouts", "steps", "task", "number", "row")).replace(" ", "_")
+        name = "-".join(str(v) for v in key_of(record)).replace(" ", "_")
         record["picture"] = f"{name}.png"
         Image.fromarray(picture).save(self.folder / record["picture"])
         self.records.append(record)
@@ -94,14 +95,20 @@ class Results:
         self.write()
         return sum(old != record["verdict"] for old, record in zip(before, self.records, strict=True))
 
-    def rows(self, kind: str, steps: int, names: list[str], numbers: range) -> dict[str, table_report.Records]:
+    def rows(self, kind: str, how: tuple, names: list[str], numbers: range) -> dict[str, table_report.Records]:
         """The records of each row for one kind of layouts (plain sampling knows none); rows without any are left out."""
         found: dict[str, table_report.Records] = {name: {} for name in names}
         for r in self.records:
-            wanted = r["layouts"] == layouts_key(kind, r["row"]) and r["steps"] == steps and r["number"] in numbers
+            wanted = key_of(r)[:-3] == (layouts_key(kind, r["row"]), *how) and r["number"] in numbers
             if wanted and r["row"] in found:
                 found[r["row"]][r["task"], r["number"]] = r
         return {name: records for name, records in found.items() if records}
+
+
+def key_of(record: dict) -> tuple:
+    """What makes a picture: the layouts, how it was sampled, and the task, number and row."""
+    how = record["steps"], record.get("cfg", table_rows.CFG), *(record.get(k, d) for k, d in SAMPLING.items())
+    return record["layouts"], *how, record["task"], record["number"], record["row"]
 
 
 def layouts_key(kind: str, row: str) -> str:
@@ -134,6 +141,10 @@ def numbered_prompts(count: int) -> list[tuple[str, int, str]]:
     return sorted(found, key=lambda item: item[1])
 
 
+def how_of(args: argparse.Namespace) -> tuple[int, float, str, str]:
+    return args.steps, args.cfg, args.sampler, args.scheduler
+
+
 def fill(results: Results, args: argparse.Namespace) -> None:
     """Sample what the results do not have yet; a prompt's number is its seed in every row."""
     from tqdm import tqdm
@@ -144,14 +155,14 @@ def fill(results: Results, args: argparse.Namespace) -> None:
             f"{results.path} has results of another state of the code, which must not be mixed with new ones: name "
             "another file with --results, delete this one, or only print it with --report"
         )
-    have = {tuple(r[k] for k in ("layouts", "steps", "task", "number", "row")) for r in results.records}
+    have, how = {key_of(r) for r in results.records}, how_of(args)
     jobs, places = [], {}
     for kind in args.layouts:
         for task, number, prompt in numbered_prompts(args.count):
-            missing = [n for n in args.rows if (layouts_key(kind, n), args.steps, task, number, n) not in have]
-            have |= {(layouts_key(kind, n), args.steps, task, number, n) for n in missing}
+            missing = [n for n in args.rows if (layouts_key(kind, n), *how, task, number, n) not in have]
+            have |= {(layouts_key(kind, n), *how, task, number, n) for n in missing}
             if missing:
-                jobs.append((kind, prompt, number, args.steps, missing))
+                jobs.append((kind, prompt, number, args.steps, missing, *how[1:]))
                 places[kind, prompt, number] = task
     if not jobs:
         return
@@ -159,9 +170,10 @@ def fill(results: Results, args: argparse.Namespace) -> None:
         min(args.workers, len(jobs)), table_rows.start_host, (args.threads,)
     ) as pool:
         work = tqdm(pool.imap_unordered(table_rows.sample, jobs), total=len(jobs), desc="prompts", disable=None)
-        for (kind, prompt, number, steps, _), found in work:
+        for (kind, prompt, number, steps, *_), found in work:
             for name, picture, detections, seconds in found:
                 record = {"layouts": layouts_key(kind, name), "steps": steps, "task": places[kind, prompt, number]}
+                record |= {"cfg": args.cfg, "sampler": args.sampler, "scheduler": args.scheduler}
                 record |= {"number": number, "row": name, "prompt": prompt, "seconds": round(seconds, 3), "code": state}
                 results.add(record | judged(prompt, detections), picture)
 
@@ -184,11 +196,12 @@ def report(results: Results, args: argparse.Namespace) -> float:
 
     margins = []
     for kind in args.layouts:
-        rows = results.rows(kind, args.steps, args.rows, range(args.count))
+        rows = results.rows(kind, how_of(args), args.rows, range(args.count))
         if not rows:
             continue
         plan = functools.lru_cache(None)(functools.partial(table_rows.layout_of, kind))
-        print(f"\n{args.steps} steps, layouts: {kind}\n{table_report.table(rows, TASKS, plan)}")
+        how = f"{args.steps} steps, CFG {args.cfg:g}, {args.sampler} {args.scheduler}"
+        print(f"\n{how}, layouts: {kind}\n{table_report.table(rows, TASKS, plan)}")
         if kind == "planner":
             right = Counter(
                 t for t, _, p in numbered_prompts(args.count) if predicate(p, table_rows.layout_of(kind, p))
@@ -210,6 +223,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=100, help="prompts per task (default 100)")
     parser.add_argument("--steps", type=int, default=20, help="sampling steps (default 20)")
+    parser.add_argument("--cfg", type=float, default=table_rows.CFG, help=f"(default {table_rows.CFG})")
+    for name, default in SAMPLING.items():
+        parser.add_argument(f"--{name}", default=default, help=f"(default {default})")
     parser.add_argument("--layouts", nargs="+", choices=("truth", "planner"), default=["truth", "planner"])
     parser.add_argument("--rows", nargs="+", choices=list(table_rows.ROWS), default=list(table_rows.ROWS))
     parser.add_argument("--quick", action="store_true", help="the size for every change, always from the start")

@@ -23,8 +23,15 @@ class Case:
     layout: Any
     seed: int
     steps: int
+    cfg: float = CFG
+    sampler: str = SAMPLER
+    scheduler: str = SCHEDULER
     shared_seconds: float = 0.0
     _objects: dict[Any, tuple[Any, float]] = field(default_factory=dict)
+
+    @property
+    def how(self) -> tuple[int, float, str, str]:
+        return self.steps, self.cfg, self.sampler, self.scheduler
 
     def objects(self, options: Any):
         """LMD's first stage with these options."""
@@ -34,8 +41,8 @@ class Case:
             self.shared_seconds += self._objects[options][1]
         else:
             start = time.process_time()
-            arguments = (self.model, self.clip, self.layout, self.seed, self.steps, CFG, SAMPLER, SCHEDULER)
-            runs = BoxGroundedSampler.execute(*arguments, "reference", options=options).args[0]
+            arguments = (self.model, self.clip, self.layout, self.seed, *self.how, "reference")
+            runs = BoxGroundedSampler.execute(*arguments, options=options).args[0]
             self._objects[options] = runs, time.process_time() - start
         return self._objects[options][0]
 
@@ -48,7 +55,7 @@ class Case:
         import nodes
 
         latent = nodes.EmptyLatentImage().generate(self.layout.width, self.layout.height, 1)[0]
-        inputs = (model, self.seed, self.steps, CFG, SAMPLER, SCHEDULER, positive, self.encode(negative), latent)
+        inputs = (model, self.seed, *self.how, positive, self.encode(negative), latent)
         return nodes.KSampler().sample(*inputs, denoise=1.0)[0]
 
 
@@ -158,19 +165,22 @@ def start_host(threads: int) -> None:
         _host = demo_model.load()
 
 
-def sample(job: tuple[str, str, int, int, list[str]]) -> tuple[tuple, list]:
-    """`(kind, prompt, seed, steps, rows)` -> the job, and per row its picture [H, W, 3], what is in it, its seconds."""
+def sample(job: tuple) -> tuple[tuple, list]:
+    """The job, and per row its picture [H, W, 3], what is in it, and its seconds.
+
+    `job` is `(kind, prompt, seed, steps, rows)`, and perhaps CFG, sampler and scheduler.
+    """
     import numpy
     import torch
     from ella_lmd.evaluation import demo_detector
     from ella_lmd.nodes.host.lmd.run_cache import OBJECT_RUNS
 
-    kind, prompt, seed, steps, rows = job
+    kind, prompt, seed, steps, rows, *how = job
     model, clip, vae = _host
     OBJECT_RUNS.clear()
     found = []
     with torch.inference_mode():
-        case = Case(model, clip, layout_of(kind, prompt), seed, steps)
+        case = Case(model, clip, layout_of(kind, prompt), seed, steps, *how)
         for name in rows:
             case.shared_seconds, start = 0.0, time.process_time()
             latent = ROWS[name](case)
