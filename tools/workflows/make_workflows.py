@@ -89,7 +89,8 @@ CHANGE = "move the dog to the left of the cat, add a red ball"
 OLLAMA = (
     "Needs [Ollama](https://ollama.com) running on this machine with a model of at least 1.5 billion parameters, for "
     "instance **ollama pull qwen2.5:7b**. Other servers (LM Studio, llama.cpp, vLLM, OpenAI) are chosen by their name in "
-    "the same list; docs/planner.md says how to add one and where its key belongs.\n\n"
+    "the same list; [docs/planner.md](https://github.com/ella-lmd/ella-lmd/blob/main/docs/planner.md) says how to add "
+    "one and where its key belongs.\n\n"
 )
 
 
