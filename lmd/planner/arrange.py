@@ -8,6 +8,7 @@ from ..english.scene import Relation, Scene, Thing
 from ..layout import Box
 from .blocks import GAP, Block, Key, Rect, flow, group, row
 from .placement_rules import RULES
+from .relation_checks import holds
 from .usual_sizes import FLYING, size_of
 
 MARGIN = 0.035
@@ -230,11 +231,11 @@ class Arranger:
 
     def _check(self, kind: str, subjects: tuple[Thing, ...], targets: tuple[Thing, ...]) -> None:
         """Both ends are placed already: say so if that contradicts the relation."""
-        block = self.block[targets[0]]
-        a, b = block.bounds(subjects), block.bounds(targets)
-        holds = {"left": a.cx < b.cx, "right": a.cx > b.cx, "above": a.cy < b.cy, "on": a.cy < b.cy,
-                 "below": a.cy > b.cy, "under": a.cy > b.cy, "between": b.x < a.cx < b.right}.get(kind, True)  # fmt: skip
-        if not holds:
+        rects = self.block[targets[0]].rects
+        first, second = (
+            [Box(r.x, r.y, r.w, r.h) for (t, _), r in rects.items() if t in ts] for ts in (subjects, targets)
+        )
+        if not holds(kind, first, second):
             names = [" and ".join(t.phrase for t in ts) for ts in (subjects, targets)]
             self.scene.note(f'contradiction: "{names[0]}" cannot also be {kind} "{names[1]}"')
 

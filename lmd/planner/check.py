@@ -11,16 +11,16 @@ import re
 from dataclasses import dataclass
 
 from ..english import inflection, lexicon
-from ..english.nouns import colours_in, head, is_english, is_person, named, nouns, same
+from ..english.nouns import colours_in, head, is_english, is_person, nouns, same
 from ..english.reader import read
 from ..english.scene import Scene, Thing
 from ..layout import Box, Layout
-from .relation_checks import checkable, denies_a_place, holds, opposites
+from . import quality
+from .relation_checks import aloft, denies_a_place, holds, may_touch, opposites, rule_for
 from .usual_sizes import CONCRETE
 
 MIN_SIDE = 0.02  # of the canvas: smaller boxes hold less than one cell of most models' attention
 _OUTSIDE = 0.01
-_SAME_KIND, _ANY_KIND = 0.5, 0.7  # intersection over union from which two boxes are taken for one place
 _TOUCH = ("on", "in", "under", "behind", "front", "between")
 _MOST_COUNTED = 10
 
@@ -64,7 +64,7 @@ def check(prompt: str, layout: Layout) -> Verdict:
             found += _counts(scene, layout, elliptic=bool(_ELLIPSIS.search(prompt)))
         if not doubtful and not denies_a_place(prompt):
             found += _relations(scene, layout, mine, prompt)
-    found += [*_geometry(layout, scene), *_prompts(layout, scene)]
+    found += [*_geometry(prompt, layout, scene), *_prompts(layout, scene)]
     return Verdict(tuple(found), unsure)
 
 
@@ -91,14 +91,27 @@ def _open(thing: Thing, scene: Scene) -> bool:
         quoted = re.match(r'"(?:\d+ )?([^"]+)": (?:no|more)', note)
         if quoted and same(head(quoted[1]), low):
             return True
-    return (
-        thing.mass
-        or thing.name
-        or low in lexicon.PARTS | lexicon.CLOTHES | lexicon.MASS | lexicon.COLLECTIVES | lexicon.STYLE_NOUNS
-        or low in inflection.PAIR_NOUNS
-        or low in lexicon.MATTER
-        or thing.count > _MOST_COUNTED
-    )
+    if thing.name or thing.count > _MOST_COUNTED or low in lexicon.PARTS | lexicon.COLLECTIVES:
+        return True
+    if low in lexicon.CLOTHES:  # "two hats and a cup" are things, the hats of two men need no boxes
+        return any(t.animate for t in scene.things) or not _numbered(thing)
+    vague = lexicon.MASS | lexicon.STYLE_NOUNS | lexicon.MATTER | inflection.PAIR_NOUNS
+    return not _numbered(thing) and (thing.mass or low in vague)
+
+
+def _numbered(thing: Thing) -> bool:
+    """Did the prompt give a number above one, which makes things even of bread, paintings and clouds?"""
+    return thing.counted and thing.count > 1
+
+
+def whole_noun(thing: Thing) -> str:
+    """The noun with what makes a compound of it: "parking meter", "teddy bear"."""
+    words = [thing.head.lower()]
+    for word in reversed(thing.before):
+        if word.lower() in lexicon.ADJECTIVES:
+            break
+        words.insert(0, word.lower())
+    return " ".join(words).replace("_", " ")
 
 
 # "three monkeys in a tree and one on the ground" are four: such a number is a lower bound.
@@ -139,16 +152,29 @@ def _counts(scene: Scene, layout: Layout, elliptic: bool) -> list[Violation]:
         want = sum(t.count for t in kin)
         exact = all(t.counted for t in kin) and want > 0
         have = sum(same(low, h) for h in heads)
-        name = inflection.plural(low) if want > 1 else inflection.with_article(low)
+        wholes = {whole_noun(t) for t in kin}
+        noun = wholes.pop() if len(wholes) == 1 else low
+        name = inflection.plural(noun) if want > 1 else inflection.with_article(noun)
         if have > want and exact and not elliptic:
-            found.append(Violation("count", f"there are {have} boxes for {inflection.plural(low)} instead of {want}"))
-        elif 0 < have < want and not (low in spoken and have == 0):
+            found.append(Violation("count", f"there are {have} boxes for {inflection.plural(noun)} instead of {want}"))
+        elif 0 < have < _least(kin):
             hint = "; write one box for each single one" if want > 1 else ""
-            found.append(Violation("count", f"there are {have} boxes for {name} instead of {want}{hint}"))
+            boxes = "is 1 box" if have == 1 else f"are {have} boxes"
+            found.append(Violation("count", f"there {boxes} for {name} instead of {want}{hint}"))
         elif have == 0 and _surely_missing(low, kin, heads, spoken, behind, scene, exact):
             hint = f" {want} boxes" if want > 1 else " a box"
             found.append(Violation("count", f"{name} {'are' if want > 1 else 'is'} missing; it needs{hint}"))
     return found
+
+
+def _least(kin: list[Thing]) -> int:
+    """How many boxes a noun surely needs: what is named again without a difference may be the same thing."""
+    least: dict[tuple[str, ...], int] = {}
+    for thing in kin:
+        key = tuple(thing.before)
+        apart = thing.group or thing.counted
+        least[key] = least.get(key, 0) + thing.count if apart else max(least.get(key, 0), thing.count)
+    return sum(least.values())
 
 
 def _unreadable(low: str) -> bool:
@@ -177,13 +203,15 @@ def _attributes(scene: Scene, layout: Layout) -> list[Violation]:
     for thing in scene.things:
         colours = colours_in(thing.before)
         mine = [p for p in _phrases(layout) if matches(thing, p)]
-        if not colours or not mine or (_open(thing, scene) and thing.head.lower() not in lexicon.CLOTHES):
+        low = thing.head.lower()
+        if not colours or not mine or (_open(thing, scene) and low not in lexicon.CLOTHES | inflection.PAIR_NOUNS):
             continue
         have = sum(bool(colours & colours_in(re.findall(r"[\w-]+", p.lower()))) for p in mine)
         if have < min(thing.count, len(mine)):
             said = " ".join(w for w in thing.before if w.lower() in lexicon.COLOURS)
-            thing_ = inflection.with_article(f"{said} {thing.head.lower()}")
-            found.append(Violation("attribute", f'the colour of "{thing_}" is missing from its name: write "{thing_}"'))
+            name = f"{said} {whole_noun(thing)}"
+            name = name if low in inflection.PAIR_NOUNS else inflection.with_article(name)
+            found.append(Violation("attribute", f'the colour of "{name}" is missing from its name: write "{name}"'))
     return found
 
 
@@ -194,33 +222,31 @@ def _negations(scene: Scene, layout: Layout) -> list[Violation]:
     for i, phrase in enumerate(_phrases(layout)):
         noun = head(phrase)
         if noun in absent or (is_person(noun) and absent & {"people", "person"}):
-            text = f'"{phrase}" has a box although the caption rules it out: leave it away'
+            text = f'"{phrase}" has a box although the caption rules it out: leave it out'
             found.append(Violation("negation", text, (i,)))
     return found
 
 
-# relation -> the sentence of the complaint
-_SAYING = {
-    "left": "left of", "right": "right of", "above": "above", "below": "below", "on": "on", "under": "under",
-    "in": "in", "between": "between",
-}  # fmt: skip
+# rule -> the words of the complaint; the others are their own
+_SAYING = {"left": "left of", "right": "right of", "front": "in front of"}
 
 
 def _relations(scene: Scene, layout: Layout, mine: dict[int, list[int]], prompt: str) -> list[Violation]:
     found = []
-    for relation in (*scene.relations, *opposites(scene)):
-        if relation.kind not in _SAYING or not checkable(relation, prompt):
+    judged = [(rule_for(r, prompt), r) for r in scene.relations] + [(r.kind, r) for r in opposites(scene)]
+    for rule, relation in judged:
+        if not rule:
             continue
         a = [i for t in relation.subjects for i in mine[id(t)]] if _all_here(relation.subjects, mine) else []
         b = [i for t in relation.targets for i in mine[id(t)]] if _all_here(relation.targets, mine) else []
         if not a or not b or set(a) & set(b):
             continue
         first, second = [layout.objects[i].box for i in a], [layout.objects[i].box for i in b]
-        if not holds(relation.kind, first, second):
+        if not holds(rule, first, second, feet=not aloft(relation, prompt)):
             names = layout.objects[a[0]].phrase, layout.objects[b[0]].phrase
-            text = f'"{names[0]}" must be {_SAYING[relation.kind]} "{names[1]}", but its box is not'
-            advice = _numbers(relation.kind, names, first[0], second[0], layout)
-            found.append(Violation("relation", text, tuple(a), tuple(b), relation.kind, advice))
+            text = f'"{names[0]}" must be {_SAYING.get(rule, rule)} "{names[1]}", but its box is not'
+            advice = _numbers(rule, names, first[0], second[0], layout)
+            found.append(Violation("relation", text, tuple(a), tuple(b), rule, advice))
     pairs = {id(t) for r in opposites(scene) for t in (*r.subjects, *r.targets)}
     for thing in scene.things:
         if thing.position != (None, None) and mine[id(thing)] and id(thing) not in pairs:
@@ -258,7 +284,7 @@ def _position(thing: Thing, layout: Layout, mine: list[int]) -> list[Violation]:
     return []
 
 
-def _geometry(layout: Layout, scene: Scene | None) -> list[Violation]:
+def _geometry(prompt: str, layout: Layout, scene: Scene | None) -> list[Violation]:
     found = []
     for i, o in enumerate(layout.objects):
         x0, y0, x1, y1 = o.box.corners
@@ -269,15 +295,14 @@ def _geometry(layout: Layout, scene: Scene | None) -> list[Violation]:
     for i, a in enumerate(layout.objects):
         for j in range(i + 1, len(layout.objects)):
             b = layout.objects[j]
-            limit = _SAME_KIND if a.phrase == b.phrase else _ANY_KIND
-            if a.box.iou(b.box) > limit and not touching(scene, a.phrase, b.phrase):
+            if a.box.iou(b.box) > quality.ONE_PLACE and not touching(scene, prompt, a.phrase, b.phrase):
                 text = f'the boxes of "{a.phrase}" and "{b.phrase}" lie over each other: give each its own place'
                 found.append(Violation("overlap", text, (i,), (j,)))
     return found
 
 
-def touching(scene: Scene | None, a: str, b: str) -> bool:
-    """Does the prompt put one of the two on, in, under, behind or in front of the other?"""
+def touching(scene: Scene | None, prompt: str, a: str, b: str) -> bool:
+    """Does the prompt put one of the two on, in, under, behind or in front of the other, or join them otherwise?"""
     if a == b:
         return False
     for r in scene.relations if scene else ():
@@ -285,16 +310,16 @@ def touching(scene: Scene | None, a: str, b: str) -> bool:
             for one, other in ((a, b), (b, a)):
                 if any(matches(t, one) for t in r.subjects) and any(matches(t, other) for t in r.targets):
                     return True
-    return scene is None and a != b  # nothing is known of a prompt that can't be read
+    return scene is None or may_touch(prompt, a, b)  # nothing is known of a prompt that can't be read
 
 
 def _prompts(layout: Layout, scene: Scene | None) -> list[Violation]:
-    heads = {head(o.phrase) for o in layout.objects}
     excluded = scene.absent_heads if scene else set()
     found = []
-    for noun in sorted(heads & named(layout.negative) - excluded):
-        found.append(Violation("negative", f'"{noun}" has a box, so it must not be in the negative prompt'))
-    for noun in sorted(heads & named(layout.background)):
+    for noun in quality.wanted_in_negative(layout):
+        if noun not in excluded:
+            found.append(Violation("negative", f'"{noun}" has a box, so it must not be in the negative prompt'))
+    for noun in quality.boxed_in_background(layout):
         found.append(Violation("background", f'"{noun}" has a box, so it must not be in the background prompt'))
     return found
 

@@ -5,29 +5,31 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from statistics import median
 
-from ..english.nouns import head, named, nouns
+from ..english.nouns import head, named
 from ..layout import Layout
 
 _CELLS = 64
-OVERLAP = 0.1  # intersection over union from which two boxes count as overlapping
+# Intersection over union from which two boxes count as overlapping, and from which they are taken for one place.
+OVERLAP, ONE_PLACE = 0.1, 0.6
 
 
 def wanted_in_negative(layout: Layout) -> list[str]:
     """Nouns that have a box and stand in the negative prompt as well."""
-    return sorted({head(o.phrase) for o in layout.objects} & set(nouns(layout.negative)))
+    return sorted({head(o.phrase) for o in layout.objects} & named(layout.negative))
 
 
 def boxed_in_background(layout: Layout) -> list[str]:
     """Nouns that have a box and stand in the background prompt, where they would be drawn a second time."""
-    return sorted({head(o.phrase) for o in layout.objects} & set(nouns(layout.background)))
+    return sorted({head(o.phrase) for o in layout.objects} & named(layout.background))
 
 
-def overlaps(layout: Layout) -> int:
-    """Pairs of boxes with an intersection over union above 0.1."""
+def overlapping(layout: Layout) -> list[tuple[int, int]]:
+    """Pairs of boxes with an intersection over union above 0.1, by their numbers."""
     boxes = [o.box for o in layout.objects]
-    return sum(a.iou(b) > OVERLAP for i, a in enumerate(boxes) for b in boxes[i + 1 :])
+    return [(i, j) for i, j in combinations(range(len(boxes)), 2) if boxes[i].iou(boxes[j]) > OVERLAP]
 
 
 def uniform(layout: Layout) -> bool:
@@ -50,7 +52,7 @@ def tidy(layout: Layout) -> Layout:
     notes = list(layout.notes)
     negative, background = layout.negative, layout.background
     for noun in wanted_in_negative(layout):
-        items = [i for i in re.split(r"\s*,\s*", negative) if noun not in nouns(i)]
+        items = [i for i in re.split(r"\s*,\s*", negative) if noun not in named(i)]
         negative = ", ".join(items)
         notes.append(f'"{noun}" is wanted, so it was taken out of the negative prompt')
     for noun in boxed_in_background(layout):
@@ -66,7 +68,7 @@ def _without(text: str, noun: str) -> str:
     parts = re.split(r"(\s*,\s*|\s+(?:with|and|featuring|showing)\s+)", text)
     out: list[str] = []
     for i in range(0, len(parts), 2):
-        if noun not in nouns(parts[i]):
+        if noun not in named(parts[i]):
             out += [*(parts[i - 1 : i] if out else []), parts[i]]
     return "".join(out).strip() if out else _style_of(text, noun)
 
@@ -76,7 +78,7 @@ def _style_of(text: str, noun: str) -> str:
     style, of, _ = text.partition(" of ")
     if noun not in named(text):  # "a dog park" is no dog
         return text
-    return style if of and noun not in nouns(style) else "A realistic scene"
+    return style if of and noun not in named(style) else "A realistic scene"
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def summarise(layouts: Sequence[Layout]) -> Summary:
         len(some),
         sum(bool(wanted_in_negative(x)) for x in some),
         sum(bool(boxed_in_background(x)) for x in some),
-        sum(overlaps(x) > 0 for x in some),
+        sum(bool(overlapping(x)) for x in some),
         sum(uniform(x) for x in some),
         median(map(coverage, some)) if some else 0.0,
     )

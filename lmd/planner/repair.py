@@ -1,40 +1,38 @@
-"""Mends a layout's geometry, and nothing else: names, counts and prompts stay the language model's word.
+"""Repairs what the checker complained about in a layout's geometry, and nothing else: names, counts and prompts stay the
+language model's word, and boxes that nobody complained about stay where they are.
 
-Deterministic. Every step is kept only if it leaves fewer violations than before.
+Deterministic. Every step is kept only if it leaves fewer violations than before, takes nothing off what it lies on and
+leaves equal things equal.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from itertools import combinations, product
+from itertools import islice
 
-from ..english.nouns import head
-from ..english.scene import Thing
+from ..english.inflection import word_set
 from ..layout import Box, Layout, LayoutObject
 from . import quality
 from .check import MIN_SIDE, Verdict, Violation, check, touching, understand
-from .usual_sizes import size_of
+from .relation_checks import words_around
 
 GEOMETRY = ("relation", "overlap", "canvas", "size")
-LOW_COVERAGE = 0.115  # half of what GPT-4's layouts cover
-_SPECK = 0.06  # a single object on less of the canvas than this is a speck
-_STOCK = 0.042  # small models give every box 100 x 100 of 512 x 512 pixels
 _MIN_SIDE = 0.06  # what a box that was too small becomes
 _GAP = 0.02
-_ROUNDS = 12
-_TOGETHER = re.compile(
-    r"\b(?:her|his|its|their|against|around|through|among|inside|together|feet|arms?|hands?|lap|crowd|pile|stack|row|"
-    r"(?:hold|hug|rid|wear|carr|embrac|kiss|lean|cuddl|climb|danc|fight|play|pull|push|feed|chas|eat)\w*)\b",
-    re.I,
-)  # words that may make things touch: their boxes are left over each other
-_ALIKE = re.compile(r"\b(?:same|identical|equal|alike|twins?|symmetr\w*|mirror\w*|half|halves|grid|row)\b", re.I)
+_STEP, _SHARED = 0.04, 0.35  # how much lower feet are in front, and the share of a box that lies over the other one
+_ROUNDS, _TRIES = 12, 120
+_MEANT_SMALL = word_set(
+    """
+    tiny small little mini miniature minuscule microscopic far faraway distant distance remote corner corners speck dot
+    background
+    """
+)
 
 
 def repair(prompt: str, layout: Layout) -> tuple[Layout, tuple[str, ...]]:
-    """The mended layout and a sentence for each thing that was mended; a good layout comes back unchanged, unless its
-    boxes are all of one size.
+    """The repaired layout and a sentence for each thing that was repaired; a layout that the checker finds right comes
+    back unchanged.
     """
     said: list[str] = []
     verdict = check(prompt, layout)
@@ -44,32 +42,96 @@ def repair(prompt: str, layout: Layout) -> tuple[Layout, tuple[str, ...]]:
             break
         layout, verdict, violation = step
         said.append(f"{violation.text}: moved by code")
-    for step, sentence in (
-        (_enlarged, "the boxes were small and all alike, so they were enlarged by code"),
-        (_parted, "boxes overlapped, so they were moved apart by code"),
-        (_varied, "the boxes were all of one size, so some were made smaller by code"),
-    ):
-        mended = step(prompt, layout, verdict)
-        if mended is not layout:
-            said.append(sentence)
-            layout = mended
     return layout, tuple(dict.fromkeys(said))
 
 
 def _best_step(prompt: str, layout: Layout, verdict: Verdict) -> tuple[Layout, Verdict, Violation] | None:
-    for violation in verdict.violations:
-        if violation.kind not in GEOMETRY:
+    """The first candidate that helps; one that lays more boxes over each other only when no other does."""
+    wrong = [v for v in verdict.violations if v.kind in GEOMETRY]
+    tries = islice(((v, c) for v in wrong for c in _candidates(v, layout)), _TRIES)
+    second = None
+    for violation, candidate in tries:
+        if second is not None and violation is not second[2]:
+            break
+        candidate = _carried(candidate, layout)
+        if not _keeps(candidate, layout, violation, prompt):
             continue
-        for candidate in _candidates(violation, layout):
-            new = check(prompt, candidate)
-            if len(new.violations) < len(verdict.violations):
+        new = check(prompt, candidate)
+        if len(new.violations) < len(verdict.violations):
+            if _overlaps(candidate, prompt) <= _overlaps(layout, prompt):
                 return candidate, new, violation
-    return None
+            second = second or (candidate, new, violation)
+    return second
+
+
+def _overlaps(layout: Layout, prompt: str) -> int:
+    """Pairs of boxes that overlap although nothing in the prompt brings their things together."""
+    scene, _ = understand(prompt)
+    return sum(
+        not touching(scene, prompt, layout.objects[i].phrase, layout.objects[j].phrase)
+        for i, j in quality.overlapping(layout)
+    )
 
 
 def _with(layout: Layout, boxes: dict[int, Box]) -> Layout:
     objects = tuple(LayoutObject(o.phrase, boxes.get(i, o.box)) for i, o in enumerate(layout.objects))
     return replace(layout, objects=objects)
+
+
+def _rests(a: Box, b: Box) -> bool:
+    """Does `a` lie on or in `b`: its feet within the larger box?"""
+    feet = a.y + a.h
+    return a.area < b.area and b.x <= a.centre[0] <= b.x + b.w and b.y - _GAP <= feet <= b.y + b.h + _GAP
+
+
+def _carried(new: Layout, old: Layout) -> Layout:
+    """What lay on or in a box that was moved goes with it."""
+    was, now = [o.box for o in old.objects], [o.box for o in new.objects]
+    moved = {i for i, (a, b) in enumerate(zip(was, now)) if a != b}
+    fixed = set(moved)
+    for _ in was:
+        riders = {k for k in range(len(was)) if k not in fixed and (i := _support(k, was)) is not None and i in moved}
+        if not riders:
+            break
+        for k in riders:
+            i = _support(k, was)
+            dx, dy = now[i].centre[0] - was[i].centre[0], now[i].y + now[i].h - was[i].y - was[i].h
+            now[k] = inside(Box(was[k].x + dx, was[k].y + dy, was[k].w, was[k].h))
+        moved |= riders
+        fixed |= riders
+    return _with(new, dict(enumerate(now)))
+
+
+def _support(k: int, boxes: list[Box]) -> int | None:
+    """The smallest box that box `k` lies on or in."""
+    under = [i for i, b in enumerate(boxes) if i != k and _rests(boxes[k], b)]
+    return min(under, key=lambda i: boxes[i].area, default=None)
+
+
+def _keeps(new: Layout, old: Layout, violation: Violation, prompt: str) -> bool:
+    """Does everything that the prompt may put on something else still lie there, do equal things stay equal, and what
+    is meant to be small small?
+    """
+    scene, _ = understand(prompt)
+    spoken = {*violation.boxes, *violation.others}
+    was, now = [o.box for o in old.objects], [o.box for o in new.objects]
+    names = [o.phrase for o in old.objects]
+    for i, a in enumerate(was):
+        if now[i].area > a.area + 1e-9 and _MEANT_SMALL & words_around(prompt, names[i]):
+            return False
+        for j, b in enumerate(was):
+            if i == j or now[i] == a and now[j] == b:
+                continue
+            if names[i] == names[j] and _size(a) == _size(b) and _size(now[i]) != _size(now[j]):
+                return False
+            lost = not {i, j} <= spoken and _rests(a, b) and not _rests(now[i], now[j])
+            if lost and touching(scene, prompt, names[i], names[j]):
+                return False
+    return True
+
+
+def _size(box: Box) -> tuple[float, float]:
+    return round(box.w, 4), round(box.h, 4)
 
 
 def inside(box: Box) -> Box:
@@ -95,8 +157,10 @@ def _candidates(v: Violation, layout: Layout) -> Iterator[Layout]:
         axis, goal = {"left": (0, 0.25), "right": (0, 0.75), "top": (1, 0.25), "bottom": (1, 0.75)}[v.relation[3:]]
         for share in (0.0, -0.1, 0.1):
             yield _with(layout, {i: _at(box[i], **{"cx" if axis == 0 else "cy": goal + share}) for i in v.boxes})
-    elif v.relation in ("left", "right", "above", "below"):
+    elif v.relation in ("left", "right", "above", "over", "below"):
         yield from _ordered(layout, v)
+    elif v.relation in ("behind", "front"):
+        yield from _layered(layout, v)
     else:
         yield from _beside(layout, v)
 
@@ -104,7 +168,7 @@ def _candidates(v: Violation, layout: Layout) -> Iterator[Layout]:
 def _ordered(layout: Layout, v: Violation) -> Iterator[Layout]:
     """Swap along the axis of the relation, swap places entirely, or move one past the other."""
     box = {i: o.box for i, o in enumerate(layout.objects)}
-    axis = v.relation in ("above", "below")
+    axis = v.relation in ("above", "over", "below")
     if len(v.boxes) == len(v.others) == 1:
         a, b = v.boxes[0], v.others[0]
         (ax, ay), (bx, by) = box[a].centre, box[b].centre
@@ -113,11 +177,27 @@ def _ordered(layout: Layout, v: Violation) -> Iterator[Layout]:
         else:
             yield _with(layout, {a: _at(box[a], cx=bx), b: _at(box[b], cx=ax)})
         yield _with(layout, {a: _at(box[a], bx, by), b: _at(box[b], ax, ay)})
-    first = v.relation in ("left", "above")
+    first = v.relation in ("left", "above", "over")
     for near, far in ((0.25, 0.75), (0.2, 0.8), (0.15, 0.85)):
         low, high = (v.boxes, v.others) if first else (v.others, v.boxes)
         key = "cy" if axis else "cx"
         moved = {i: _at(box[i], **{key: near}) for i in low} | {i: _at(box[i], **{key: far}) for i in high}
+        yield _with(layout, moved)
+
+
+def _layered(layout: Layout, v: Violation) -> Iterator[Layout]:
+    """Behind and in front of: feet a little higher or lower than the target's, and a part of the one over the other."""
+    box = {i: o.box for i, o in enumerate(layout.objects)}
+    target = box[v.others[0]]
+    feet = target.y + target.h + (-_STEP if v.relation == "behind" else _STEP)
+    yield _with(layout, {i: _at(box[i], cy=feet - box[i].h / 2) for i in v.boxes})
+    for direction in (1, -1):
+        moved = {}
+        for k, i in enumerate(v.boxes):
+            side = direction * (1 if box[i].centre[0] >= target.centre[0] else -1) * (-1) ** k
+            shared = _SHARED * min(box[i].w, target.w)
+            cx = target.centre[0] + side * ((box[i].w + target.w) / 2 - shared)
+            moved[i] = _at(box[i], cx, feet - box[i].h / 2)
         yield _with(layout, moved)
 
 
@@ -164,91 +244,23 @@ def _apart(layout: Layout, i: int, j: int) -> Iterator[Layout]:
             Box(s.x, t.y - s.h - _GAP, s.w, s.h), Box(s.x, t.y + t.h + _GAP, s.w, s.h),
         ]  # fmt: skip
         fits = [r for r in rooms if inside(r) == r]
+        alike = {k: _scaled(layout.objects[k].box, scale) for k in _alike(layout, a, b)} if scale < 1 else {}
         for room in sorted(fits, key=lambda r: abs(r.x - small.x) + abs(r.y - small.y)):
-            yield _with(layout, {a: room, b: t})
+            yield _with(layout, alike | {a: room, b: t})
         if not fits:  # side by side around their common middle, both narrower
             middle = min(max(large.centre[0], 0.3), 0.7)
             w = min(s.w, t.w, 0.28)
             yield _with(layout, {b: Box(middle - w - _GAP / 2, t.y, w, t.h), a: Box(middle + _GAP / 2, s.y, w, s.h)})
 
 
-def _parted(prompt: str, layout: Layout, verdict: Verdict) -> Layout:
-    """Boxes that overlap, although nothing in the prompt brings their things together, lie beside each other."""
-    scene, unsure = understand(prompt)
-    if unsure or _TOGETHER.search(prompt):
-        return layout
-    for _ in range(_ROUNDS):
-        boxes = [o.box for o in layout.objects]
-        pairs = [
-            (i, j)
-            for i, j in combinations(range(len(boxes)), 2)
-            if boxes[i].iou(boxes[j]) > quality.OVERLAP
-            and not touching(scene, layout.objects[i].phrase, layout.objects[j].phrase)
-        ]
-        better = (c for i, j in pairs for c in _apart(layout, i, j) if _less_overlap(c, layout, prompt, verdict))
-        step = next(better, None)
-        if step is None:
-            break
-        layout = step
-    return layout
+def _alike(layout: Layout, *some: int) -> list[int]:
+    """The objects that are of one name and size with some."""
+    kinds = {(layout.objects[i].phrase, _size(layout.objects[i].box)) for i in some}
+    return [k for k, o in enumerate(layout.objects) if (o.phrase, _size(o.box)) in kinds]
 
 
-def _varied(prompt: str, layout: Layout, verdict: Verdict) -> Layout:
-    """Boxes of one size get the proportions of what is in them, two of a kind differ a little; their feet stay."""
-    if not quality.uniform(layout) or _ALIKE.search(prompt):
-        return layout
-    factors = [max(rise, 0.6) for rise, _ in _proportions(layout)]
-    smaller = _with(layout, {i: _scaled(o.box, factors[i]) for i, o in enumerate(layout.objects)})
-    return smaller if len(check(prompt, smaller).violations) <= len(verdict.violations) else layout
-
-
-def _less_overlap(new: Layout, old: Layout, prompt: str, verdict: Verdict) -> bool:
-    fewer = quality.overlaps(new) < quality.overlaps(old)
-    return fewer and len(check(prompt, new).violations) <= len(verdict.violations)
-
-
-def _scaled(box: Box, factor: float, wide: float = 1.0) -> Box:
+def _scaled(box: Box, factor: float) -> Box:
     """Around the middle of its lower edge, so that what stands on something keeps standing on it."""
-    w, h = min(box.w * factor * wide, 1.0), min(box.h * factor, 1.0)
+    w, h = min(box.w * factor, 1.0), min(box.h * factor, 1.0)
     x = min(max(box.centre[0] - w / 2, 0.0), 1.0 - w)
     return Box(x, max(box.y + box.h - h, 0.0), w, h)
-
-
-def _enlarged(prompt: str, layout: Layout, verdict: Verdict) -> Layout:
-    """Boxes of one small size (100 x 100 everywhere) grow to the usual proportions of what is in them."""
-    if not layout.objects:
-        return layout
-    covered = quality.coverage(layout)
-    stock = all(o.box.area <= _STOCK for o in layout.objects)
-    alike = quality.uniform(layout) and (stock or covered < LOW_COVERAGE)
-    if not alike and not (len(layout.objects) == 1 and covered < _SPECK):
-        return layout
-    scene, _ = understand(prompt)
-    grown = layout
-    usual = _proportions(layout)
-    for factor in (1.15, 1.3, 1.5, 1.75, 2.0, 2.4, 2.8):
-        for i, o in enumerate(layout.objects):
-            rise, wide = usual[i]
-            candidate = _with(grown, {i: _scaled(o.box, 1 + (factor - 1) * rise, wide)})
-            if _no_worse(prompt, candidate, grown, verdict, lambda a, b: touching(scene, a, b)):
-                grown = candidate
-    return grown
-
-
-def _proportions(layout: Layout) -> list[tuple[float, float]]:
-    """(how much to grow beside the others, width to height beside the model's own) of each object."""
-
-    sizes = [size_of(Thing(head(o.phrase))) for o in layout.objects]
-    biggest = max(max(s) for s in sizes)
-    out = []
-    for k, (w, h) in enumerate(sizes):
-        varied = (1.0, 0.9, 0.95, 0.85)[k % 4]  # two of a kind are never of one size in a picture
-        out.append((varied * max(w, h) / biggest, min(max(w / h, 0.75), 1.35)))
-    return out
-
-
-def _no_worse(prompt: str, new: Layout, old: Layout, verdict: Verdict, may_touch: Callable[[str, str], bool]) -> bool:
-    for i, j in product(range(len(new.objects)), repeat=2):
-        if i < j and new.objects[i].box.iou(new.objects[j].box) > max(old.objects[i].box.iou(old.objects[j].box), 0.02):
-            return False
-    return len(check(prompt, new).violations) <= len(verdict.violations)

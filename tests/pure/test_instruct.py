@@ -13,7 +13,7 @@ def test_every_example_is_a_flawless_answer_on_any_canvas(example, size):
     assert layout.notes == () and len(layout.objects) == len(example.objects)
     assert (layout.background, layout.negative) == (example.background, example.negative)
     assert quality.wanted_in_negative(layout) == [] and quality.boxed_in_background(layout) == []
-    assert quality.overlaps(layout) == 0 and not quality.uniform(layout)
+    assert quality.overlapping(layout) == [] and not quality.uniform(layout)
     for o in layout.objects:
         assert o.phrase.startswith(("a ", "an "))
         assert o.box.x >= 0 and o.box.x + o.box.w <= 1 and o.box.y >= 0 and o.box.y + o.box.h <= 1

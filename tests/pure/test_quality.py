@@ -4,6 +4,7 @@ import pytest
 from ella_lmd.lmd.english.nouns import head
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
 from ella_lmd.lmd.planner import quality
+from ella_lmd.lmd.planner.check import check
 
 
 def _layout(*boxes, background="A park", negative=""):
@@ -41,14 +42,20 @@ def test_a_compound_is_not_the_thing_in_its_name():
     assert quality.tidy(_layout(DOG, background="A dog park")).background == "A dog park"
 
 
+def test_a_compound_in_the_negative_prompt_is_not_the_thing_in_its_name_for_the_checker_either():
+    layout = _layout(DOG, background="A dog park", negative="dog collars")
+    assert quality.wanted_in_negative(layout) == quality.boxed_in_background(layout) == []
+    assert check("a dog in a dog park", layout).good and check("a dog in the park", layout).good
+
+
 def test_a_clean_layout_is_left_alone():
     layout = _layout(CAT, DOG, negative="people")
     assert quality.tidy(layout) == layout and quality.tidy(layout).notes == ()
 
 
 def test_overlap_uniform_and_coverage():
-    assert quality.overlaps(_layout(CAT, ("a cat", (0.15, 0.15, 0.3, 0.3)))) == 1
-    assert quality.overlaps(_layout(CAT, DOG)) == 0
+    assert quality.overlapping(_layout(DOG, CAT, ("a cat", (0.15, 0.15, 0.3, 0.3)))) == [(1, 2)]
+    assert quality.overlapping(_layout(CAT, DOG)) == []
     assert quality.uniform(_layout(CAT, ("a cat", (0.6, 0.6, 0.3, 0.3))))
     assert not quality.uniform(_layout(CAT, DOG)) and not quality.uniform(_layout(CAT))
     assert quality.coverage(_layout(("a", (0, 0, 0.5, 0.5)), ("b", (0.25, 0, 0.5, 0.5)))) == pytest.approx(0.375)

@@ -11,6 +11,7 @@ from ella_lmd.lmd.english.nouns import is_english, same
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
 from ella_lmd.lmd.planner import quality, reply
 from ella_lmd.lmd.planner.check import check
+from ella_lmd.lmd.planner.relation_checks import holds, may_touch
 from ella_lmd.lmd.planner.repair import GEOMETRY, repair
 
 FILE = Path(__file__).resolve().parents[1] / "data" / "correct_layouts.txt"
@@ -36,7 +37,7 @@ def correct() -> list[Layout]:
 
 def test_no_false_alarm_on_right_layouts_for_free_prompts():
     layouts = correct()
-    assert len(layouts) >= 60
+    assert len(layouts) >= 190
     assert {
         x.prompt: [v.text for v in check(x.prompt, x).violations] for x in layouts if not check(x.prompt, x).good
     } == {}
@@ -57,30 +58,113 @@ def test_no_false_alarm_on_published_replies_that_pass(shared):
     assert alarms == [] and missed == []
 
 
-def test_a_right_layout_is_not_repaired_unless_its_boxes_are_all_alike():
-    for layout in correct():
-        mended, said = repair(layout.prompt, layout)
-        if not quality.uniform(layout):
-            assert (mended, said) == (layout, ())
-        assert all(a.box.iou(b.box) > 0.35 for a, b in zip(layout.objects, mended.objects))
+def test_a_right_layout_is_not_repaired():
+    layouts = correct()
+    assert [x.prompt for x in layouts if repair(x.prompt, x) != (x, ())] == []
 
 
-def test_boxes_all_of_one_size_get_usual_proportions_unless_the_prompt_wants_them_alike():
-    boxes = (LayoutObject("a cup", Box(0.1, 0.3, 0.35, 0.4)), LayoutObject("a car", Box(0.55, 0.3, 0.35, 0.4)))
-    layout = Layout(512, 512, boxes, "A realistic scene", "")
-    mended, said = repair("a cup and a car", layout)
-    cup, car = (o.box for o in mended.objects)
-    assert cup.area < car.area <= 0.35 * 0.4 + 1e-9 and said
-    assert cup.y + cup.h == pytest.approx(0.7)
-    assert repair("a cup and a car of the same size", layout) == (layout, ())
+def test_published_replies_that_pass_are_left_as_they_are(shared):
+    """The benchmark counts two boxes on one place as right; the checker does not, and is right to part them."""
+    repaired = []
+    for prompt, texts in json.loads((shared / "data" / "lmd_replies_gpt-3.5-turbo.json").read_text()).items():
+        layouts = [quality.tidy(reply.to_layout(reply.parse(text), 512, 512, prompt)) for text in texts]
+        repaired += [x for x in layouts if lmd_benchmark.predicate(prompt, x) and repair(prompt, x)[0] != x]
+    assert len(repaired) <= 1 and all(len({o.box for o in x.objects}) < len(x.objects) for x in repaired)
 
 
-def test_boxes_over_each_other_are_parted_unless_the_prompt_brings_them_together():
-    boxes = (LayoutObject("a cat", Box(0.2, 0.3, 0.4, 0.4)), LayoutObject("a dog", Box(0.35, 0.3, 0.35, 0.45)))
-    layout = Layout(512, 512, boxes, "A realistic scene", "")
-    mended, said = repair("a cat and a dog", layout)
-    assert quality.overlaps(layout) == 1 and quality.overlaps(mended) == 0 and said
-    assert repair("a cat hugging a dog", layout) == (layout, ())
+@pytest.mark.parametrize(
+    ("prompt", "objects"),
+    [
+        ("a cup and a car", "a cup 20 150 180 200; a car 280 150 180 200"),  # all of one size
+        ("a cat, a dog and a cup", "a cat 20 200 100 100; a dog 200 200 100 100; a cup 380 200 100 100"),
+        ("a cat and a dog", "a cat 100 150 200 200; a dog 200 150 180 230"),  # over each other, and still two
+        ("a tiny boat far away on the ocean", "a tiny boat 230 230 50 40"),
+        ("a distant balloon above the hills", "a distant balloon 300 90 9 9"),
+    ],
+)
+def test_only_what_the_checker_complained_about_is_repaired(prompt, objects):
+    layout = layout_of(objects, "A place")
+    assert repair(prompt, layout)[0] == layout
+
+
+def test_what_lies_on_a_box_goes_with_it_and_stays_on_it():
+    layout = layout_of("a table 20 200 220 200; a vase 90 110 60 100; a dog 300 300 150 150", "A room")
+    mended, said = repair("a vase on a table, the table is to the right of a dog", layout)
+    table, vase, dog = (o.box for o in mended.objects)
+    assert said and table.centre[0] > dog.centre[0] + 0.1
+    assert vase.centre[0] - table.centre[0] == pytest.approx(layout.objects[1].box.centre[0] - 130 / 512)
+    assert vase.y + vase.h - table.y == pytest.approx((110 + 100 - 200) / 512)
+
+
+def test_equal_things_stay_equal_when_two_of_them_are_parted():
+    row = "a window 10 100 200 300; a window 20 100 200 300; a window 300 100 200 300"
+    mended, said = repair("three windows", layout_of(row, "A wall"))
+    assert said and len({(round(o.box.w, 6), round(o.box.h, 6)) for o in mended.objects}) == 1
+    assert check("three windows", mended).good
+
+
+@pytest.mark.parametrize(
+    ("rule", "a", "b", "good"),
+    [
+        ("left", Box(0.40, 0.1, 0.3, 0.3), Box(0.39, 0.6, 0.3, 0.3), False),
+        ("left", Box(0.39, 0.1, 0.3, 0.3), Box(0.40, 0.6, 0.3, 0.3), False),  # by a hair
+        ("left", Box(0.30, 0.1, 0.3, 0.3), Box(0.40, 0.6, 0.3, 0.3), True),
+        ("right", Box(0.40, 0.1, 0.3, 0.3), Box(0.30, 0.6, 0.3, 0.3), True),
+        ("above", Box(0.1, 0.30, 0.1, 0.1), Box(0.5, 0.32, 0.1, 0.1), False),
+        ("above", Box(0.1, 0.30, 0.1, 0.1), Box(0.5, 0.34, 0.1, 0.1), True),
+        ("below", Box(0.5, 0.34, 0.1, 0.1), Box(0.1, 0.30, 0.1, 0.1), True),
+        ("over", Box(0.3, 0.30, 0.4, 0.3), Box(0.3, 0.28, 0.4, 0.4), True),  # a cloth over a chair
+        ("over", Box(0.3, 0.50, 0.4, 0.3), Box(0.3, 0.10, 0.4, 0.3), False),
+        ("behind", Box(0.2, 0.2, 0.3, 0.4), Box(0.4, 0.3, 0.3, 0.4), True),
+        ("behind", Box(0.2, 0.4, 0.3, 0.4), Box(0.4, 0.3, 0.3, 0.4), False),  # its feet are nearer
+        ("behind", Box(0.0, 0.2, 0.3, 0.4), Box(0.4, 0.3, 0.3, 0.4), False),  # beside it
+        ("front", Box(0.2, 0.4, 0.3, 0.4), Box(0.4, 0.3, 0.3, 0.4), True),
+        ("front", Box(0.2, 0.2, 0.3, 0.4), Box(0.4, 0.3, 0.3, 0.4), False),
+        ("front", Box(0.5, 0.4, 0.1, 0.1), Box(0.4, 0.3, 0.3, 0.4), True),  # wholly before it
+        ("near", Box(0.0, 0.0, 0.1, 0.1), Box(0.9, 0.9, 0.1, 0.1), True),  # not judged
+    ],
+)
+def test_a_relation_holds_by_a_distance_that_can_be_seen(rule, a, b, good):
+    assert holds(rule, [a], [b]) == good
+
+
+@pytest.mark.parametrize(
+    ("prompt", "a", "b", "touch"),
+    [
+        ("a cat and a dog", "a cat", "a dog", False),
+        ("a park with a cat and a dog", "a cat", "a dog", False),
+        ("a cat to the left of a dog", "a cat", "a dog", False),
+        ("a cat sitting next to a dog", "a cat", "a dog", False),
+        ("a cat and a dog hugging", "a cat", "a dog", True),
+        ("a close up of a cat laying on a couch", "a cat", "a couch", True),
+        ("on a couch a cat and a dog", "a couch", "a cat", True),
+        ("a man riding a horse", "a man", "a horse", True),
+        ("the headlights of a car", "a headlight", "a car", True),
+        ("a cat and a dog", "a cat", "a tree", True),  # nothing is known of a tree
+        ("a red dog hugging a blue dog", "a red dog", "a blue dog", True),
+        ("a red dog and a blue dog", "a red dog", "a blue dog", False),
+    ],
+)
+def test_which_things_the_prompt_brings_together(prompt, a, b, touch):
+    assert may_touch(prompt, a, b) == may_touch(prompt, b, a) == touch
+
+
+@pytest.mark.parametrize(
+    ("prompt", "objects", "says"),
+    [
+        ("a yellow parking meter and a teddy bear", "a parking meter 10 10 90 90; a teddy bear 200 10 90 90",
+         'write "a yellow parking meter"'),
+        ("a blue scissors and a red cup", "scissors 10 10 90 90; a red cup 200 10 90 90", 'write "blue scissors"'),
+        ("three teddy bears", "a teddy bear 10 10 90 90", "there is 1 box for teddy bears instead of 3"),
+        ("three breads and a cup", "a bread 10 10 90 90; a bread 10 200 90 90; a cup 200 10 90 90",
+         "there are 2 boxes for breads instead of 3"),
+        ("two paintings and a cup", "a painting 10 10 90 90; a cup 200 10 90 90", "for paintings instead of 2"),
+        ("two hats and a cup", "a hat 10 10 90 90; a cup 200 10 90 90", "for hats instead of 2"),
+    ],
+)  # fmt: skip
+def test_a_complaint_names_the_whole_noun(prompt, objects, says):
+    (fault,) = check(prompt, layout_of(objects)).violations
+    assert says in fault.text
 
 
 def test_most_of_what_is_taken_away_from_right_layouts_is_noticed():
@@ -115,6 +199,9 @@ def test_most_of_what_is_taken_away_from_right_layouts_is_noticed():
         ("a bird above a boat", "a bird 10 400 90 90; a boat 200 10 200 200", "", "", "relation"),
         ("a kitten under a table", "a kitten 10 10 90 90; a table 100 200 300 200", "", "", "relation"),
         ("a hat on a chair", "a hat 400 10 90 60; a chair 10 300 150 200", "", "", "relation"),
+        ("a dog behind a cat", "a dog 50 50 100 100; a cat 360 360 100 100", "", "", "relation"),
+        ("a dog in front of a cat", "a dog 50 50 100 100; a cat 360 360 100 100", "", "", "relation"),
+        ("a dog to the right of a cat", "a dog 205 50 150 150; a cat 200 300 150 150", "", "", "relation"),
         ("a cup on the left", "a cup 400 10 90 90", "", "", "relation"),
         ("a cat and a dog", "a cat 10 10 200 200; a dog 12 10 200 200", "", "", "overlap"),
         ("a cat", "a cat 400 10 200 200", "", "", "canvas"),
@@ -163,6 +250,11 @@ def test_what_is_the_same():
         ("a cat", "a cat 400 10 300 600"),
         ("a cat", "a cat 400 10 5 5"),
         ("a cup on the left", "a cup 400 100 190 190"),
+        ("a dog behind a cat", "a dog 50 50 100 100; a cat 360 360 100 100"),
+        ("a dog behind a cat", "a dog 300 400 100 100; a cat 250 250 200 200"),
+        ("a dog in front of a cat", "a dog 50 50 100 100; a cat 360 360 100 100"),
+        ("a dog to the right of a cat", "a dog 205 50 150 150; a cat 200 300 150 150"),
+        ("a plane over a church", "a plane 100 400 150 100; a church 100 50 300 250"),
         ("a dog between two cats", "a dog 10 10 150 150; a cat 150 300 150 150; a cat 330 300 150 150"),
     ],
 )
@@ -181,15 +273,6 @@ def test_the_repair_leaves_what_is_no_geometry():
     mended, said = repair("a yellow laptop and a red cup", broken)
     assert mended == broken and said == ()
     assert not {v.kind for v in check("a yellow laptop and a red cup", mended).violations} & set(GEOMETRY)
-
-
-def test_small_boxes_of_one_size_grow_apart_in_size_and_keep_their_order():
-    broken = layout_of("a cat 20 200 100 100; a dog 200 200 100 100; a cup 380 200 100 100")
-    mended, said = repair("a cat, a dog and a cup, from left to right", broken)
-    assert "enlarged" in said[0]
-    boxes = [o.box for o in mended.objects]
-    assert boxes[0].area > 1.5 * broken.objects[0].box.area and len({round(b.h, 3) for b in boxes}) == 3
-    assert all(a.x + a.w <= b.x + 0.01 for a, b in zip(boxes, boxes[1:]))
 
 
 @pytest.mark.parametrize(

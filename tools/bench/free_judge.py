@@ -6,6 +6,8 @@ import json
 import re
 from pathlib import Path
 
+from ...lmd.planner.relation_checks import holds
+
 FILE = Path(__file__).resolve().parents[2] / "tests" / "data" / "free_prompts.json"
 
 
@@ -30,22 +32,19 @@ def _of(layout, name: str) -> list:
 
 
 def _holds(kind: str, a, b) -> bool:
-    (ax, ay), (bx, by) = a.centre, b.centre
+    """Not broken as the checker sees it, and as clear as a layout of our own can make it."""
     share = max(0.0, min(a.x + a.w, b.x + b.w) - max(a.x, b.x)) / min(a.w, b.w)
     tall = max(0.0, min(a.y + a.h, b.y + b.h) - max(a.y, b.y)) / min(a.h, b.h)
     gap = max(max(a.x, b.x) - min(a.x + a.w, b.x + b.w), max(a.y, b.y) - min(a.y + a.h, b.y + b.h))
-    return {
-        "left": ax < bx,
-        "right": ax > bx,
-        "above": ay < by,
-        "below": ay > by,
+    (ax, ay), by = a.centre, b.centre[1]
+    return holds(kind, [a], [b]) and {
         "on": ay < by and share > 0.5 and abs(a.y + a.h - b.y) < 0.6 * b.h + 0.05,
         "under": ay > by and share > 0.5,
         "in": b.x <= ax <= b.x + b.w and b.y - 0.02 <= ay <= b.y + b.h,
         "near": gap < 0.2,
-        "behind": share > 0.3 and a.y + a.h < b.y + b.h and tall < 0.9,
-        "front": share > 0.3 and a.y + a.h > b.y + b.h and tall < 0.9,
-    }[kind]
+        "behind": share > 0.3 and tall < 0.9,
+        "front": share > 0.3 and tall < 0.9,
+    }.get(kind, True)
 
 
 def complaints(layout, wanted: dict) -> list[str]:
@@ -69,17 +68,16 @@ def complaints(layout, wanted: dict) -> list[str]:
         if kind == "around":
             first, second, kind = second, first, "between"
         if not first or not second:
-            holds = False
+            good = False
         elif kind == "between":
-            xs = sorted(box.centre[0] for box in second)
-            holds = all(xs[0] < box.centre[0] < xs[-1] for box in first)
+            good = len(second) > 1 and all(holds(kind, [box], second) for box in first)
         elif kind == "near":
-            holds = any(_holds(kind, x, y) for x in first for y in second)
+            good = any(_holds(kind, x, y) for x in first for y in second)
         elif kind in ("in", "on"):
-            holds = all(any(_holds(kind, x, y) for y in second) for x in first)
+            good = all(any(_holds(kind, x, y) for y in second) for x in first)
         else:
-            holds = all(_holds(kind, x, y) for x in first for y in second)
-        if not holds:
+            good = all(_holds(kind, x, y) for x in first for y in second)
+        if not good:
             out.append(f"{a} is not {kind} {b}")
     for word in wanted.get("negative", []):
         if word not in layout.negative:
