@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..layout import Box
@@ -53,7 +54,8 @@ class EnergyOptions:
     kind: str = "top"
 
 
-# Per object, per box, per layer: the saved word-token map [B or 1, H, S] of that box's own run at the same step.
+# Per object, per box, per layer: the saved word-token map of that box's own run at the same step, [B or 1, H, S], or
+# [B or 1, H, h, w] where its grid may be another one than the map's that it is compared with.
 References = Sequence[Sequence[Sequence[Tensor]]]
 
 
@@ -165,11 +167,20 @@ def transfer_terms(
         for box, saved in zip(o.boxes, references[i]):
             for m, reference in zip(maps, saved):
                 mask = box_mask([box], m.height, m.width, m.probs)
-                target = _inside(reference.to(m.probs), mask).detach()
+                target = _inside(_on_grid(reference.to(m.probs), m), mask).detach()
                 for t in tokens:
                     distance = distance + (_inside(m.probs[..., t], mask) - target).abs().sum(-1).mean(1)
         terms.append(distance / (len(o.boxes) * len(tokens)))
     return terms
+
+
+def _on_grid(saved: Tensor, like: AttentionMap) -> Tensor:
+    """A saved map as [B, H, S] on the grid of `like`: cells are averaged where that is the coarser one."""
+    if saved.ndim == 3:
+        return saved
+    if saved.shape[-2:] != (like.height, like.width):
+        saved = F.adaptive_avg_pool2d(saved, (like.height, like.width))
+    return saved.flatten(-2)
 
 
 def _inside(z: Tensor, mask: Tensor) -> Tensor:

@@ -171,11 +171,72 @@ def test_everything_that_matters_is_in_the_cache_key(demo, monkeypatch, change):
     assert len(seen) == 2
 
 
-def test_the_cache_is_bounded():
+def test_every_hook_on_a_model_is_in_its_signature(demo):
+    """Each of them changes what the model samples, so runs of one are not runs of the other."""
+    import comfy.hooks
+    import comfy.patcher_extension
+
+    def stranger(*args, **kwargs):
+        return args[0](*args[1:], **kwargs)
+
+    injection = comfy.patcher_extension.PatcherInjection(stranger, stranger)
+    base = demo[0]
+    changes = {
+        "options": lambda m: m.model_options.update(disable_cfg1_optimization=True),
+        "transformer options": lambda m: m.set_model_attn1_patch(stranger),
+        "objects": lambda m: m.add_object_patch("manual_cast_dtype", torch.float16),
+        "wrappers": lambda m: m.add_wrapper(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, stranger),
+        "callbacks": lambda m: m.add_callback(comfy.patcher_extension.CallbacksMP.ON_PRE_RUN, stranger),
+        "hook patches": lambda m: m.hook_patches.update({"hook": {"key": [1]}}),
+        "forced hooks": lambda m: setattr(m, "forced_hooks", comfy.hooks.HookGroup()),
+        "injections": lambda m: m.set_injections("bypass_lora", [injection]),
+        "additional models": lambda m: m.set_additional_models("x", [base]),
+        "attachments": lambda m: m.set_attachments("x", stranger),
+        "weights": lambda m: m.add_patches({"diffusion_model.out.0.weight": ("diff", (torch.ones(1),))}),
+    }
+    plain = run_cache.model_signature(base)
+    assert plain == run_cache.model_signature(base.clone()) and hash(plain) == hash(run_cache.model_signature(base))
+    seen = {plain}
+    for what, change in changes.items():
+        model = base.clone()
+        change(model)
+        assert run_cache.model_signature(model) not in seen, what
+        assert run_cache.model_signature(model) == run_cache.model_signature(model), what
+        seen.add(run_cache.model_signature(model))
+
+
+def test_tensors_of_any_shape_and_type_are_signed_by_content():
+    for value in (torch.tensor(1.5), torch.zeros(0), torch.ones(2, 3, dtype=torch.bfloat16), torch.tensor([True])):
+        assert run_cache.signature(value) == run_cache.signature(value.clone())
+    assert run_cache.signature(torch.tensor(1.0)) != run_cache.signature(torch.tensor(2.0))
+
+
+def test_the_cache_is_bounded(monkeypatch):
+    owner = torch.nn.Module()
     small = run_cache.RunCache(max_bytes=1000)
     for i in range(10):
-        small.put(i, i, [torch.zeros(100)])
+        small.put(i, i, [torch.zeros(100)], owner)
     assert small.get(0) is None and small.get(9) == 9 and small.get(8) == 8 and small.get(7) is None
+    monkeypatch.setattr(mm, "get_free_memory", lambda device: 4 * 450)
+    small.put(10, 10, [torch.zeros(100)], owner)
+    assert small.get(9) is None and small.get(10) == 10, "a machine that is short of memory keeps the latest alone"
+
+
+def test_cached_runs_go_when_the_host_drops_their_model():
+    """ComfyUI's "free model and node cache" lets go of the MODEL; nothing of its runs stays behind."""
+    import gc
+    from dataclasses import replace
+
+    from ella_lmd.nodes.host import demo_model
+
+    model, clip, _ = demo_model.load()
+    settings, layout = replace(SETTINGS, steps=1), replace(LAYOUT, objects=LAYOUT.objects[:1])
+    overall_stage.sample_objects(model, clip, layout, settings, TWICE)
+    assert len(run_cache.OBJECT_RUNS._entries) == 1
+    mm.unload_all_models()
+    del model, clip
+    gc.collect()
+    assert not run_cache.OBJECT_RUNS._entries
 
 
 def test_an_interrupt_keeps_the_finished_objects(demo, monkeypatch):

@@ -167,6 +167,37 @@ def test_out_of_memory_means_fewer_at_once(demo, monkeypatch):
         fresh(demo)
 
 
+@pytest.mark.parametrize("where", ["model", "guided pass"])
+def test_what_was_sampled_short_of_memory_is_not_kept(demo, monkeypatch, where):
+    """Smaller batches differ in their last digits, so once there is room again the result is that of a fresh run."""
+    settings, model = replace(SETTINGS, steps=2), type(demo[0].model)
+    expected = fresh(demo, settings=settings)
+    original, guided = model.apply_model, gradients._one_pass
+
+    def small_device(self, x, *args, **kwargs):
+        if len(x) > 2:
+            raise mm.OOM_EXCEPTION("CUDA out of memory. Tried to allocate 1.00 GiB")
+        return original(self, x, *args, **kwargs)
+
+    def small_pass(guider, images, *args):
+        if len(images) > 1:
+            raise mm.OOM_EXCEPTION("CUDA out of memory. Tried to allocate 1.00 GiB")
+        return guided(guider, images, *args)
+
+    with monkeypatch.context() as patch:
+        if where == "model":
+            patch.setattr(model, "apply_model", small_device)
+        else:
+            patch.setattr(gradients, "_one_pass", small_pass)
+        assert_same(expected, fresh(demo, settings=settings))
+    again = sample_objects(demo[0], demo[1], LAYOUT, settings, TOGETHER)
+    for a, b in zip(expected.runs, again.runs):
+        assert torch.equal(a.latents, b.latents) and torch.equal(a.result, b.result)
+    batches = together_with(monkeypatch)
+    sample_objects(demo[0], demo[1], LAYOUT, settings, TOGETHER)
+    assert batches == [], "and that one is kept"
+
+
 def test_a_sampler_whose_runs_get_out_of_step_runs_one_by_one(demo, monkeypatch):
     batches = together_with(monkeypatch)
     alone = fresh(demo, settings=replace(SETTINGS, steps=2), options=ALONE)
@@ -271,20 +302,21 @@ def test_automatic_counts_by_the_hosts_figures(demo, monkeypatch):
     stage = object_stage.ObjectStage
     model, clip, _ = demo
     settings = replace(SETTINGS, steps=1)
+    bar = object_stage.Bar(model, runs=4, steps=1)
     one = memory_plan.pass_memory(model.model, (1, 4, 16, 16)) * memory_plan.GRADIENT_SHARE
     for room, expected in ((1.5 * one, 1), (6.5 * one, 3), (1e12, object_stage.MOST_OBJECTS)):
         monkeypatch.setattr(mm, "get_free_memory", lambda device, room=room: room)
-        found = stage(model, clip, LAYOUT, settings, TWICE, None, torch.zeros(2), "").at_once()
+        found = stage(model, clip, LAYOUT, settings, TWICE, "", bar).at_once()
         assert found == expected, "half of what a machine that computes on its CPU has free"
     monkeypatch.setattr(mm, "is_device_cpu", lambda device: False)
     monkeypatch.setattr(mm, "current_loaded_models", [])
     size = model.model_size() + mm.extra_reserved_memory()
     for room, expected in ((3.5 * one, 3), (1e12, object_stage.MOST_OBJECTS)):
         monkeypatch.setattr(mm, "get_free_memory", lambda device, room=room: room + size)
-        found = stage(model, clip, LAYOUT, settings, TWICE, None, torch.zeros(2), "").at_once()
+        found = stage(model, clip, LAYOUT, settings, TWICE, "", bar).at_once()
         assert found == expected or found == int((room + size - mm.extra_reserved_memory()) / 2 / one)
         pair = replace(settings, batch=2)
-        assert stage(model, clip, LAYOUT, pair, TWICE, None, torch.zeros(2), "").at_once() <= max(1, found)
+        assert stage(model, clip, LAYOUT, pair, TWICE, "", bar).at_once() <= max(1, found)
 
 
 def test_lanes_take_turns_and_their_requests_meet():

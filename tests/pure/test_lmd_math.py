@@ -6,7 +6,14 @@ from ella_lmd.lmd.layout import Box, Layout, LayoutObject
 from ella_lmd.lmd.planner.box_filter import fill_canvas
 from ella_lmd.lmd.prompts import ObjectPrompt
 from ella_lmd.lmd.sampling import compose, masks, schedule, tokens
-from ella_lmd.lmd.sampling.energy import AttentionMap, EnergyOptions, GuidedObject, layout_energy, total_energy
+from ella_lmd.lmd.sampling.energy import (
+    AttentionMap,
+    EnergyOptions,
+    GuidedObject,
+    layout_energy,
+    total_energy,
+    transfer_terms,
+)
 from ella_lmd.lmd.sampling.guidance import (
     Guidance,
     GuidanceOptions,
@@ -182,6 +189,30 @@ def test_an_attention_mask_is_never_empty():
     mask = attention_mask(constant, box, 16, 16, inside_box=True)
     assert torch.equal(mask[0], box_mask(box, 16, 16))
     assert box_mask(Box(0.999, 0.999, 0.0001, 0.0001), 16, 16).sum() == 1
+
+
+def test_a_mask_averages_the_attention_from_a_fifth_of_the_steps_on():
+    """The reference leaves the first 10 of 50 out: what the model saw in pure noise is no object."""
+    steps, box = 10, Box(0.0, 0.0, 1.0, 1.0)
+    early, late = torch.zeros(8, 8), torch.zeros(8, 8)
+    early[1:3, 1:3] = 1.0
+    late[5:7, 5:7] = 1.0
+    attention = torch.stack([early * 50 if step < 2 else late for step in range(steps)])[:, None, None]
+    mask = attention_mask(attention, box, 8, 8, inside_box=False)
+    assert torch.equal(mask[0], attention_mask(late.expand(steps, 1, 1, 8, 8), box, 8, 8, inside_box=False)[0])
+    assert mask[0, 5, 5] and not mask[0, 1, 1]
+
+
+def test_a_saved_map_of_another_grid_is_compared_on_the_grid_of_the_map():
+    """A patch can halve the U-Net's grid for a part of a run: equal attention then still has distance 0."""
+    generator = torch.Generator().manual_seed(3)
+    fine = torch.rand(1, 2, 4, 4, generator=generator).repeat_interleave(2, -1).repeat_interleave(2, -2)
+    coarse = fine[..., ::2, ::2].flatten(-2)
+    whole = GuidedObject("a cat", (Box(0.0, 0.0, 1.0, 1.0),), (0,), 0)
+    distance = transfer_terms([AttentionMap(coarse[..., None], 4, 4)], [whole], [[[fine]]])[0]
+    assert distance.abs().max() < 1e-5
+    moved = transfer_terms([AttentionMap(coarse.flip(-1)[..., None], 4, 4)], [whole], [[[fine]]])[0]
+    assert moved.min() > 0.05
 
 
 def test_a_constant_map_gives_an_empty_coarse_mask():

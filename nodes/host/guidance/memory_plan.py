@@ -45,12 +45,14 @@ class Economy:
     """One sampler run's way of computing gradients; it only ever becomes leaner.
 
     `rows`: images per pass, None before the first pass. `checkpoint`: compute the blocks a second time in the backward
-    pass instead of keeping what happened in them. `aliases`: kept from pass to pass, until the run ends.
+    pass instead of keeping what happened in them. `aliases`: kept from pass to pass, until the run ends. `retried`:
+    memory ran out in a pass, so that it was computed in other batches than planned.
     """
 
     rows: int | None = None
     checkpoint: bool = False
     aliases: Aliases = field(default_factory=Aliases)
+    retried: bool = False
 
     def plan(self, model: Any, x: Tensor) -> None:
         """Before the first pass: what the host's figures of free memory allow for images like those of `x`."""
@@ -71,6 +73,7 @@ class Economy:
             self.checkpoint = True
         else:
             return False
+        self.retried = True
         return True
 
     def __str__(self) -> str:

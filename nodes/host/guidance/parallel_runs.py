@@ -49,7 +49,9 @@ def add_lanes(
             def lane(i: int, latent: Tensor, ask: Ask) -> Tensor:
                 own = _LaneModel(model, ask)
                 # A sampler may write into its sigmas and its arguments.
-                run = LaneRun(guider, own, sigmas.clone(), extra_args["model_options"], name, Economy(), i, count, ask)
+                run = LaneRun(
+                    guider, own, sigmas.clone(), extra_args["model_options"], name, server.economy, i, count, ask
+                )
                 hook = make_hook(i, run)
 
                 def heard(d: dict) -> None:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import comfy.model_management
-import comfy.patcher_extension
 import comfy.sample
 import comfy.samplers
 import comfy.utils
 import latent_preview
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ....lmd.layout import Box, Layout
@@ -37,6 +37,7 @@ from ..guidance.sampler_run import SamplerRun
 from ..guidance.step_driver import refuse
 from ..guidance.step_hooks import RunHook
 from ..guidance.token_positions import encode, guided_objects, tokenizer
+from .independence import hooks_per_image, not_per_image
 from .run_cache import OBJECT_RUNS, model_signature, signature
 
 log = logging.getLogger(__name__)
@@ -113,7 +114,7 @@ class ObjectJob:
     @property
     def kind(self) -> Hashable:
         """Objects of one kind can be sampled at once: their conditionings differ in the numbers of tensors only."""
-        if len(self.positive) != 1:
+        if len(self.positive) != 1 or not hooks_per_image(self.positive[0][1].get("hooks")):
             return id(self)
         features, extra = self.positive[0]
         shapes = {k: tuple(v.shape) if isinstance(v, Tensor) else signature(v) for k, v in extra.items()}
@@ -127,42 +128,37 @@ def sample_objects(
     channels = model.get_model_object("latent_format").latent_channels
     shape = (channels, layout.height // VAE_FACTOR, layout.width // VAE_FACTOR)
     background = initial_noise(settings, shape)
-    sigmas = sigmas_of(model, settings)
-    if options.fast_schedule and not options.stop_early:
-        # One step more than is needed, because the last one before the stride doubles lands on another sigma.
-        sigmas = torch.tensor(schedule.fast_sigmas(sigmas.tolist(), options.exact_steps(settings.steps) + 1))
-    stage = ObjectStage(model, clip, layout, settings, options, sampler_of(settings), sigmas, negative)
     items = object_prompts(layout if options.use_background else replace(layout, background=""))
-    stage.bar = Bar(model, len(items) + 1, settings.steps)
+    bar = Bar(model, len(items) + 1, settings.steps)
+    stage = ObjectStage(model, clip, layout, settings, options, negative, bar)
     numbers = object_numbers(items, options.reference_seeds)
-    runs: dict[int, ObjectRun] = {}
     jobs = []
     for index, item in enumerate(items):
         box = options.object_box(item.box)
         noise = object_noise(settings, background, numbers[index], box, options.blending_ratio)
-        job = stage.job(index, item, box, noise)
-        found = OBJECT_RUNS.get(job.key)
-        if found is None:
-            jobs.append(job)
-        else:
-            # The layout's own box may have moved without changing the object's run.
-            runs[index] = replace(found, item=item)
-            stage.bar.run_done()
-    runs |= stage.run(jobs)
-    return ObjectRuns(layout, settings, options, background, tuple(runs[i] for i in range(len(items))))
+        jobs.append(stage.job(index, item, box, noise))
+    runs = stage.run(jobs)
+    return ObjectRuns(layout, settings, options, background, tuple(runs[job.index] for job in jobs))
+
+
+def object_sigmas(model: Any, settings: SamplingSettings, options: LMDOptions) -> Tensor:
+    """The sigmas of an object's run: the host's, thinned where `fast_schedule` asks for it."""
+    sigmas = sigmas_of(model, settings)
+    if not options.fast_schedule or options.stop_early:
+        return sigmas
+    # One step more than is needed, because the last one before the stride doubles lands on another sigma.
+    return torch.tensor(schedule.fast_sigmas(sigmas.tolist(), options.exact_steps(settings.steps) + 1))
 
 
 class ObjectStage:
     """What all objects of a layout share; `bar` hears of the progress."""
 
-    bar: Bar
-
     def __init__(
-        self, model: Any, clip: Any, layout: Layout, settings: SamplingSettings, options: LMDOptions, sampler: Any,
-        sigmas: Tensor, negative: str,
+        self, model: Any, clip: Any, layout: Layout, settings: SamplingSettings, options: LMDOptions, negative: str,
+        bar: Bar,
     ):  # fmt: skip
-        self.model, self.clip, self.settings, self.options = model, clip, settings, options
-        self.sampler, self.sigmas = sampler, sigmas
+        self.model, self.clip, self.settings, self.options, self.bar = model, clip, settings, options, bar
+        self.sampler, self.sigmas = sampler_of(settings), object_sigmas(model, settings, options)
         self.canvas = (layout.width, layout.height)
         self._encode = functools.cache(functools.partial(encode, clip))  # objects of one name share their prompt
         extra_negative = layout.negative if options.use_negative else ""
@@ -170,9 +166,10 @@ class ObjectStage:
         unet = model.model.diffusion_model
         self.layers = (mask_layer(unet), *resolve_layers(options.layers, unet))
         self.stop = options.exact_steps(settings.steps) if options.stop_early else None
-        # How many objects are computed at once changes nothing about them.
+        self.short_of_memory = False  # once memory has run out, batches are smaller and last digits differ
+        # How many objects are computed at once changes nothing about them: what might runs them one at a time.
         same = replace(options, objects_at_once=0)
-        self.signature = model_signature(model), signature(self.negative), signature(sigmas), settings, same
+        self.signature = model_signature(model), signature(self.negative), signature(self.sigmas), settings, same
 
     def job(self, index: int, item: ObjectPrompt, box: Box, noise: Tensor) -> ObjectJob:
         positive = self._encode(item.prompt)
@@ -180,8 +177,16 @@ class ObjectStage:
         return ObjectJob(index, item, box, noise, positive, key)
 
     def run(self, jobs: Sequence[ObjectJob]) -> dict[int, ObjectRun]:
-        """{index: run} of all jobs, as many at once as fit; when memory runs out all the same, fewer."""
-        limit, left, runs = self.at_once(), list(jobs), {}
+        """{index: run} of all jobs: from the cache, or sampled, as many at once as fit; fewer when memory runs out."""
+        runs: dict[int, ObjectRun] = {}
+        for job in jobs:
+            found = OBJECT_RUNS.get(job.key)
+            if found is not None:
+                # The layout's own box may have moved without changing the object's run.
+                runs[job.index] = replace(found, item=job.item)
+                self.bar.run_done()
+        left = [job for job in jobs if job.index not in runs]
+        limit = self.at_once() if len(left) > 1 else 1
         while left:
             together = [j for j in left if j.kind == left[0].kind][:limit]
             log.info("%d of %d objects left, now: %s", len(left), len(jobs), ", ".join(j.item.phrase for j in together))
@@ -190,7 +195,7 @@ class ObjectStage:
                 limit = len(together) // 2
                 continue
             for job, run in zip(together, found):
-                OBJECT_RUNS.put(job.key, run, [run.latents, run.noise, run.result, *run.attention.values()])
+                self._remember(job, run)
                 runs[job.index] = run
                 left.remove(job)
                 self.bar.run_done()
@@ -198,15 +203,22 @@ class ObjectStage:
 
     def at_once(self) -> int:
         """How many objects are sampled at once: the option's number, or by the host's figures of free memory."""
-        kind = comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE
-        if comfy.patcher_extension.get_all_wrappers(kind, self.model.model_options, is_model_options=True):
-            return 1  # another node follows the sampler's steps, and would take all objects for one batch
-        if self.model.wrappers.get(kind) or "context_handler" in self.model.model_options:
+        if self.options.objects_at_once == 1:
+            return 1
+        unknown = not_per_image(self.model)
+        if unknown is not None:
+            log.info("the objects run one at a time: %s might mix the images of a batch", unknown)
             return 1
         if self.options.objects_at_once:
             return self.options.objects_at_once
         size = [1, 1, *(side // VAE_FACTOR for side in reversed(self.canvas))]
         return max(1, min(MOST_OBJECTS, images_that_fit(self.model, size) // self.settings.batch))
+
+    def _remember(self, job: ObjectJob, run: ObjectRun) -> None:
+        """Keep a run for the next time, unless it was computed in other batches than the next time would take."""
+        if not self.short_of_memory:
+            tensors = [run.latents, run.noise, run.result, run.mask, *run.attention.values()]
+            OBJECT_RUNS.put(job.key, run, tensors, self.model.model)
 
     def _tried(self, jobs: Sequence[ObjectJob]) -> list[ObjectRun] | None:
         """The jobs' runs, or None if several at once do not work but fewer may."""
@@ -217,6 +229,7 @@ class ObjectStage:
         except Exception as error:
             if len(jobs) == 1 or not is_out_of_memory(error):
                 raise
+            self.short_of_memory = True
             log.warning("%d objects at once ran out of memory: trying fewer", len(jobs))
         comfy.model_management.soft_empty_cache()
         return None
@@ -242,6 +255,7 @@ class ObjectStage:
             patched, torch.cat([job.noise for job in jobs]), self.settings, self.sampler, self.sigmas,
             _joined([job.positive for job in jobs], self.settings.batch), self.negative, self.bar.callback,
         ).cpu()  # fmt: skip
+        self.short_of_memory |= any(guide.run.economy.retried for guide in guides.values())
         return [
             self._finished(job, own[i], guides[i].trace, result)
             for i, (job, result) in enumerate(zip(jobs, results.chunk(len(jobs))))
@@ -255,9 +269,18 @@ class ObjectStage:
     def _finished(self, job: ObjectJob, stage: stages.ObjectStage, trace: EnergyTrace, result: Tensor) -> ObjectRun:
         latents = stage.latents
         latents = torch.stack(latents + latents[-1:] * (len(stage.attention) + 1 - len(latents)))
-        attention = {str(k): torch.stack([maps[k] for maps in stage.attention]) for k in self.layers}
+        attention = {str(k): _stacked([maps[k] for maps in stage.attention]) for k in self.layers}
         mask = attention_mask(attention[str(self.layers[0])], job.box, *job.noise.shape[-2:], inside_box=True)
         return ObjectRun(job.item, job.box, job.noise, latents, attention, result.clone(), mask, tuple(trace.rows))
+
+
+def _stacked(maps: Sequence[Tensor]) -> Tensor:
+    """Attention [N, B, heads, gh, gw] of a run's steps, all on the finest grid that occurs.
+
+    A patch can have the U-Net work on a coarser grid for a part of the run; what such a cell holds, its parts hold.
+    """
+    size = max(m.shape[-2:] for m in maps)
+    return torch.stack([m if m.shape[-2:] == size else F.interpolate(m, size=size, mode="nearest") for m in maps])
 
 
 def _joined(conditionings: Sequence[list], batch: int) -> list:

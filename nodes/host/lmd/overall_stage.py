@@ -85,7 +85,7 @@ def _references(names: list[str], objects: ObjectRuns, composition) -> Callable[
     def at(step: int) -> References | None:
         if any(step >= len(a[names[0]]) for a in composition.attention):
             return None
-        per_box = iter([[a[n][step].flatten(-2) for n in names] for a in composition.attention])
+        per_box = iter([[a[n][step] for n in names] for a in composition.attention])
         return [[next(per_box) for _ in range(size)] for size in sizes]
 
     return at

@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import weakref
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import comfy.model_management
 import torch
 
 MAX_BYTES = 512 * 2**20
+RAM_SHARE = 4  # never more than a quarter of the memory that the machine has free
 
 
 class Same:
-    """A key that equals another one only for the very same living object."""
+    """A key that equals another one only for the same live object."""
 
     def __init__(self, value: Any):
         try:  # a bound method is a new object at every look-up, so it is known by its owner and function
@@ -38,7 +41,7 @@ def signature(value: Any) -> Hashable:
     if value is None or isinstance(value, (bool, int, float, str, bytes)):
         return value
     if isinstance(value, torch.Tensor):
-        content = value.detach().cpu().contiguous()
+        content = value.detach().cpu().contiguous().flatten()
         digest = hashlib.sha256(content.view(torch.uint8).numpy().tobytes() if content.numel() else b"").hexdigest()
         return tuple(value.shape), str(value.dtype), digest
     if isinstance(value, dict):
@@ -50,32 +53,51 @@ def signature(value: Any) -> Hashable:
 
 def model_signature(model: Any) -> Hashable:
     """Everything about a MODEL that changes what it samples: the weights, their patches, and every option and hook."""
-    parts = (model.model_options, model.object_patches, model.wrappers, model.callbacks, model.hook_patches)
+    parts = (
+        model.model_options, model.object_patches, model.wrappers, model.callbacks, model.hook_patches,
+        model.forced_hooks, model.injections, model.additional_models, model.attachments,
+    )  # fmt: skip
     return Same(model.model), str(model.patches_uuid), tuple(signature(p) for p in parts)
 
 
+@dataclass(frozen=True)
+class _Entry:
+    value: Any
+    size: int
+    owner: weakref.ref
+
+
 class RunCache:
-    """Least recently used entries go when the tensors in it exceed `max_bytes`."""
+    """Finished runs by key, each owned by the model that made it: they go when the host drops that model.
+
+    The least recently used go when the tensors exceed `max_bytes`, or a quarter of the memory that is free.
+    """
 
     def __init__(self, max_bytes: int = MAX_BYTES):
         self.max_bytes = max_bytes
-        self._entries: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
 
     def get(self, key: Hashable) -> Any | None:
         if key not in self._entries:
             return None
         self._entries.move_to_end(key)
-        return self._entries[key][0]
+        return self._entries[key].value
 
-    def put(self, key: Hashable, value: Any, tensors: list[torch.Tensor]) -> None:
+    def put(self, key: Hashable, value: Any, tensors: Sequence[torch.Tensor], owner: Any) -> None:
+        """Keep `value`, which holds `tensors`, as long as `owner`, a loaded network, lives."""
         size = sum(t.numel() * t.element_size() for t in tensors)
-        self._entries[key] = (value, size)
+        self._entries[key] = _Entry(value, size, weakref.ref(owner, self._drop))
         self._entries.move_to_end(key)
-        while len(self._entries) > 1 and sum(s for _, s in self._entries.values()) > self.max_bytes:
+        limit = min(self.max_bytes, comfy.model_management.get_free_memory(torch.device("cpu")) / RAM_SHARE)
+        while len(self._entries) > 1 and sum(e.size for e in self._entries.values()) > limit:
             self._entries.popitem(last=False)
 
     def clear(self) -> None:
         self._entries.clear()
 
+    def _drop(self, owner: weakref.ref) -> None:
+        for key in [k for k, e in self._entries.items() if e.owner is owner]:
+            del self._entries[key]
 
-OBJECT_RUNS = RunCache()
+
+OBJECT_RUNS = RunCache()  # holds nothing that outlives the model that it was made with
