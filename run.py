@@ -2,10 +2,11 @@
 """Everything this project can do on a fresh machine, one verb each; the environment is built on first use.
 
     python run.py demo                  prompt -> layout -> image through a real ComfyUI server, into output/
-    python run.py test [pure|host|live] the tests, all rings or one
+    python run.py test [RING]           the tests, all rings or one: pure, evaluation, host, live
     python run.py lint                  ruff, and the types of lmd/, ella/ and nodes/
     python run.py server [ARGS]         ComfyUI with this pack, ready in the browser
     python run.py plan "PROMPT"         the offline layout planner (or --stdin: a prompt a line in, JSON a line out)
+    python run.py evaluate ...          the published tables on your checkpoint (docs/evaluation.md)
     python run.py bench NAME [ARGS]     a measurement from tools/bench/NAME.py
     python run.py python FILE [ARGS]    any script in the environment; those of tools/ as modules of the pack
 
@@ -198,7 +199,7 @@ def script(path: object, *args: object) -> int:
 
 def test(rings: list[str]) -> int:
     failed = []
-    for ring in rings or ["pure", "host", "live"]:
+    for ring in rings or ["pure", "evaluation", "host", "live"]:
         say(f"tests: {ring}")
         if ring == "pure":
             set_up_checks()
@@ -216,7 +217,7 @@ def lint() -> int:
 
 def main(argv: list[str]) -> int:
     verb, rest = (argv[0], argv[1:]) if argv else ("help", [])
-    scripts = ("demo", "server", "plan")
+    scripts = ("demo", "server", "plan", "evaluate")
     if verb not in {"test", "lint", "bench", "python", *scripts}:
         print(__doc__)
         return 0 if verb in ("help", "-h", "--help") else 2

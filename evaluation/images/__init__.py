@@ -1,0 +1,1 @@
+"""Images of a run: rows as graphs, and what draws them."""
