@@ -22,7 +22,8 @@ class GuidanceOptions:
 
     `max_iter[i]` is the number of iterations at reference step i (the last entry serves all later ones),
     `max_index_step` the reference step at which guidance ends. `loss_threshold` is compared with the energy before
-    `loss_scale`; once it is met, guidance is over for that image.
+    `loss_scale`; once it is met, guidance is over for that image. With `catch_up` a step also does the iterations of
+    the reference steps between it and the next one, which a run of few steps would leave out.
     """
 
     loss_scale: float = 5.0
@@ -30,6 +31,12 @@ class GuidanceOptions:
     max_index_step: int = 30
     max_iter: tuple[int, ...] = (4,) * 5 + (3,) * 5 + (2,) * 10 + (1,) * 10
     energy: EnergyOptions = field(default_factory=EnergyOptions)
+    catch_up: bool = False
+
+    @property
+    def guides(self) -> bool:
+        """Whether there is anything to do at any step."""
+        return bool(self.loss_scale) and any(map(self.iterations, range(REFERENCE_STEPS)))
 
     def iterations(self, index: int) -> int:
         """Iterations allowed at reference step `index`."""
@@ -59,7 +66,8 @@ def parse_iterations(text: str) -> tuple[int, ...]:
 def reference_index(timestep: float) -> int:
     """The reference's step index (0..49) for a model timestep (0..999); its 50 DDIM steps are t = 981, 961, ..., 1.
 
-    Going by the timestep keeps the schedule right for any sampler, scheduler, step count and denoise.
+    Going by the timestep keeps the schedule right for any sampler, scheduler, step count and denoise; for a model with
+    another schedule it is the one of the same noise level (schedule.timestep_at).
     """
     per_step = TRAIN_TIMESTEPS // REFERENCE_STEPS
     return max(0, min(REFERENCE_STEPS - 1, int((TRAIN_TIMESTEPS - 1 - timestep) // per_step)))
@@ -70,9 +78,13 @@ def step_scale_vp(alpha_cumprod: float) -> float:
     return math.sqrt(1 - alpha_cumprod)
 
 
-def step_scale_ve(sigma: float) -> float:
-    """The same update for latents x = x0 + sigma * noise: sigma * sqrt(sigma^2 + 1) (docs/lmd.md, 4.5)."""
-    return sigma * math.sqrt(sigma * sigma + 1)
+def step_scale(signal: float, noise: float) -> float:
+    """The same update for latents x = signal * x0 + noise * n: noise * sqrt(signal^2 + noise^2) (docs/lmd.md, 4.5).
+
+    Divided by s = sqrt(signal^2 + noise^2) they are the reference's latents z, with sqrt(1 - a) = noise / s; one factor
+    s comes from x = s z, another one from the gradient. ComfyUI's latents of a U-Net have a signal of 1.
+    """
+    return noise * math.sqrt(signal * signal + noise * noise)
 
 
 class NonFiniteEnergy(ValueError):
@@ -83,16 +95,25 @@ class NonFiniteEnergy(ValueError):
 class Guidance:
     """One run's guidance: the options, and the state that the stop rule carries from step to step.
 
+    `visited` are the reference steps (0..49) of the run's own steps, which `catch_up` needs to know what lies between.
     `trace` lists `(index, energy [B])` for every evaluation, in order, energies before `loss_scale`.
     """
 
     options: GuidanceOptions
+    visited: tuple[int, ...] = ()
     trace: list[tuple[int, Tensor]] = field(default_factory=list)
     _loss: Tensor | None = None
 
+    def iterations(self, index: int) -> int:
+        """Iterations allowed at reference step `index` of this run."""
+        if not self.options.catch_up:
+            return self.options.iterations(index)
+        following = min((i for i in self.visited if i > index), default=REFERENCE_STEPS)
+        return sum(self.options.iterations(i) for i in range(index, following))
+
     def wants(self, index: int) -> bool:
         """Whether the step would evaluate anything (False once every image is below the threshold)."""
-        if not self.options.loss_scale or not self.options.iterations(index):
+        if not self.options.loss_scale or not self.iterations(index):
             return False
         return self._loss is None or bool(self._active().any())
 
@@ -105,7 +126,7 @@ class Guidance:
         threshold is tested before each evaluation only: the update is applied even when the fresh energy is already
         below it, and an image that has met it is never evaluated again (4.5).
         """
-        for _ in range(self.options.iterations(index)):
+        for _ in range(self.iterations(index)):
             if not self.wants(index):
                 break
             found = evaluate(x)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -9,10 +11,28 @@ import torch
 BETA_START, BETA_END, TRAIN_TIMESTEPS = 0.00085, 0.012, 1000
 
 
-def alphas_cumprod() -> torch.Tensor:
-    """[1000] float32: the scaled-linear schedule of SD1.x and 2.x."""
-    betas = torch.linspace(BETA_START**0.5, BETA_END**0.5, TRAIN_TIMESTEPS, dtype=torch.float32) ** 2
+def alphas_cumprod(dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """[1000]: the scaled-linear schedule of SD1.x, SD2.x and SDXL."""
+    betas = torch.linspace(BETA_START**0.5, BETA_END**0.5, TRAIN_TIMESTEPS, dtype=dtype) ** 2
     return torch.cumprod(1 - betas, dim=0)
+
+
+@functools.cache
+def _log_noise_levels() -> torch.Tensor:
+    # Rounded after the logarithm, as ComfyUI does, so that a level between two timesteps falls to the same one.
+    a = alphas_cumprod(torch.float64)
+    return ((1 - a) / a).sqrt().log().float()
+
+
+def timestep_at(noise_level: float) -> int:
+    """The timestep (0..999) whose noise over signal, sqrt((1 - a) / a), is nearest to `noise_level` (0..inf), in logs.
+
+    Noise levels beyond the schedule's ends, 0.029 and 14.6, are taken for its ends.
+    """
+    if math.isinf(noise_level):
+        return TRAIN_TIMESTEPS - 1
+    level = torch.tensor(noise_level, dtype=torch.float32).log()
+    return int((level - _log_noise_levels()).abs().argmin())
 
 
 def ddim_timesteps(steps: int) -> list[int]:

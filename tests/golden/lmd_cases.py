@@ -304,7 +304,7 @@ def schedule_ddim(case: dict, rows: list[dict]) -> None:
         near(float(alphas[previous]), row["alpha_cumprod_prev"], 1e-6, "previous alpha")
         near(guidance.step_scale_vp(a), row["step_scale_vp"], 1e-6, "VP step")
         near(sigma, row["sigma"], 1e-6, "sigma")
-        near(guidance.step_scale_ve(sigma), row["step_scale_ve_equiv"], 1e-6, "VE step")
+        near(guidance.step_scale(1, sigma), row["step_scale_equiv"], 1e-6, "VE step")
         near(sigma**2, row["sigma_sq"], 1e-6, "sigma squared")
         if steps == guidance.REFERENCE_STEPS:
             equal(guidance.reference_index(row["t"]), row["index"], "reference index")
@@ -406,7 +406,7 @@ def check_loop(case: dict, expected: dict, tensors: dict) -> None:
     x = x / a[0] ** 0.5
     saved = {k: [] for k in case.get("saved_keys", [])}
     for i in range(len(times)):
-        x = stage.before_step(x, i, i, evaluator(i, sigmas[i]), guidance.step_scale_ve(sigmas[i]))
+        x = stage.before_step(x, i, i, evaluator(i, sigmas[i]), guidance.step_scale(1, sigmas[i]))
         seen = x / (sigmas[i] ** 2 + 1) ** 0.5
         uncond, cond = toy.eps(seen, toy.uncond), toy.eps(seen, toy.cond)
         for k, m in zip(saved, toy.maps(seen, list(saved))):
@@ -431,7 +431,7 @@ def loop_single(case: dict, expected: dict, tensors: dict, run: guidance.Guidanc
         a = case["alpha_cumprod"]
         sigma = ((1 - a) / a) ** 0.5
         x = tensors["x_in"] / a**0.5
-        x = run.step(x, case["index"], evaluator(0, sigma), guidance.step_scale_ve(sigma)) * a**0.5
+        x = run.step(x, case["index"], evaluator(0, sigma), guidance.step_scale(1, sigma)) * a**0.5
     else:
         sigma = case["sigma"]
         x = run.step(tensors["x_in"], case["index"], evaluator(0, sigma), sigma**2)

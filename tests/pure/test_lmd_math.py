@@ -20,7 +20,7 @@ from ella_lmd.lmd.sampling.guidance import (
     NonFiniteEnergy,
     parse_iterations,
     reference_index,
-    step_scale_ve,
+    step_scale,
     step_scale_vp,
 )
 from ella_lmd.lmd.sampling.object_runs import (
@@ -130,7 +130,7 @@ def test_the_step_in_comfyui_latents_equals_the_references():
     a = float(schedule.alphas_cumprod()[601])
     sigma = ((1 - a) / a) ** 0.5
     # x_ve = x_vp / sqrt(a) and g_ve = g_vp * sqrt(a), so a step of s * g_vp is s / a * g_ve.
-    assert step_scale_ve(sigma) == pytest.approx(step_scale_vp(a) / a, rel=1e-6)
+    assert step_scale(1, sigma) == pytest.approx(step_scale_vp(a) / a, rel=1e-6)
 
 
 def test_a_shift_moves_every_grid_by_the_same_part_of_the_canvas():

@@ -17,7 +17,7 @@ import torch
 from ella_lmd.lmd.layout import Layout
 from ella_lmd.lmd.prompts import OBJECT_NEGATIVE, OVERALL_NEGATIVE, Group, object_prompts, overall_prompt, with_negative
 from ella_lmd.lmd.sampling import schedule, stages
-from ella_lmd.lmd.sampling.guidance import Guidance, GuidanceOptions, reference_index, step_scale_ve
+from ella_lmd.lmd.sampling.guidance import Guidance, GuidanceOptions, reference_index, step_scale
 from ella_lmd.lmd.sampling.object_runs import (
     ObjectRun,
     ObjectRuns,
@@ -172,4 +172,4 @@ class _Sampler:
                 guider, latent, sigma, unpatched, self.layers, self.objects, self.options.energy, references
             )
 
-        return self.stage.before_step(x, step, reference_index(timestep), evaluate, step_scale_ve(float(sigma[0])))
+        return self.stage.before_step(x, step, reference_index(timestep), evaluate, step_scale(1, float(sigma[0])))

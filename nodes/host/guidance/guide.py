@@ -14,7 +14,7 @@ from torch import Tensor
 from ....lmd.layout import Box, Layout
 from ....lmd.prompts import overall_prompt
 from ....lmd.sampling.energy import AttentionMap, GuidedObject, References, energies
-from ....lmd.sampling.guidance import Guidance, GuidanceOptions, reference_index, step_scale_ve
+from ....lmd.sampling.guidance import Guidance, GuidanceOptions, reference_index
 from ....lmd.sampling.stages import Evaluate, GuidanceStage
 from .attention import resolve_layers
 from .sampler_run import SamplerRun, Step
@@ -85,7 +85,7 @@ class Guide:
         references: ReferencesAt | None = None,
     ):
         self.run, self.target, self.trace = run, target, trace
-        self.guidance = Guidance(options)
+        self.guidance = Guidance(options, run.visited() if options.catch_up else ())
         self.references = references
         self.layers = resolve_layers(target.layers, run.guider.inner_model.diffusion_model)
         sampling = run.guider.inner_model.model_sampling
@@ -114,7 +114,7 @@ class Guide:
                 self.trace.parts.append(None if found[2] is None else found[2].float().cpu())
             return found and found[:2]
 
-        return index, evaluate, step_scale_ve(sigma)
+        return index, evaluate, self.run.step_scale(step.sigma)
 
     def _check_canvas(self, latent: Tensor) -> None:
         height, width = latent.shape[-2:]
@@ -245,7 +245,7 @@ def guidance_target(
 def guides_anything(options: GuidanceOptions, target: Target) -> bool:
     """False when guidance could not change anything: then nothing is patched and results are bit-identical."""
     within = target.start_percent < target.end_percent
-    return bool(target.objects) and within and options.loss_scale != 0 and any(map(options.iterations, range(50)))
+    return bool(target.objects) and within and options.guides
 
 
 def reserve_memory(model: Any, key: str, factor: int = 3) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from ....lmd.sampling.energy import AttentionMap
+from ....lmd.sampling.guidance import reference_index, step_scale
+from ....lmd.sampling.schedule import timestep_at
 from .attention import Layer
 from .gradients import GradientJob, energy_gradients
 from .memory_plan import Economy
@@ -42,9 +46,31 @@ class SamplerRun:
     def steps(self) -> int:
         return len(self.sigmas) - 1
 
+    def frame(self, sigma: Tensor) -> tuple[float, float]:
+        """`(a, b)` of this model's latents x = a x0 + b noise at a sigma, x0 in Stable Diffusion's units.
+
+        Asked of the host's own noise scaling, so it holds for every parametrization: 1 and sigma for U-Nets, 1 - sigma
+        and sigma for flow models, and the standard deviation of x0 in place of 1 for EDM's.
+        """
+        sampling = self.guider.inner_model.model_sampling
+        first = sigma.detach().flatten()[:1].float()
+        nothing, one = (torch.full((1, 1, 1, 1), v, device=first.device) for v in (0.0, 1.0))
+        signal = sampling.noise_scaling(first, nothing.clone(), one.clone())
+        noise = sampling.noise_scaling(first, one, nothing)
+        return float(signal) * float(getattr(sampling, "sigma_data", 1.0)), float(noise)
+
     def timestep(self, sigma: Tensor) -> float:
-        """The model's timestep (0..999) for a sigma."""
-        return float(self.guider.inner_model.model_sampling.timestep(sigma.flatten()[:1])[0])
+        """Stable Diffusion's timestep (0..999) with the noise level of this model's latents at a sigma."""
+        signal, noise = self.frame(sigma)
+        return timestep_at(noise / signal if signal > 0 else math.inf)
+
+    def step_scale(self, sigma: Tensor) -> float:
+        """What a gradient is multiplied with at a sigma; see guidance.step_scale."""
+        return step_scale(*self.frame(sigma))
+
+    def visited(self) -> tuple[int, ...]:
+        """The reference's step index (0..49) of each step of this run."""
+        return tuple(reference_index(self.timestep(s)) for s in self.sigmas[:-1].split(1))
 
     def view(self, x: Tensor, sigma: Tensor, denoise_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """`x` as the model will see it (the kept region of an inpainting mask put back), and the mask to write with."""

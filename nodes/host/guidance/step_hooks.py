@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,20 +16,44 @@ from .step_driver import drive
 if TYPE_CHECKING:
     from .guide import Guide
 
+log = logging.getLogger(__name__)
+
 
 class RunHook:
     """One run's step hook: what a stage of LMD does before each step, with a guide's energies and gradients."""
 
     def __init__(self, guide: Guide, stage: Stage):
         self.guide, self.stage = guide, stage
+        self._indices: list[int] = []
 
     def before_step(self, x: Tensor, step: Step) -> Tensor:
-        moved = self.stage.before_step(x, step.index, *self.guide.arguments(step))
+        index, evaluate, scale = self.guide.arguments(step)
+        self._indices.append(index)
+        moved = self.stage.before_step(x, step.index, index, evaluate, scale)
         self.guide.log_step(step)
         return moved
 
     def finish(self, x: Tensor) -> Tensor:
-        return self.stage.finish(x, self.guide.run.steps)
+        out = self.stage.finish(x, self.guide.run.steps)
+        if not self.guide.trace.rows and self.guide.guidance.options.guides:
+            log.warning("layout guidance did nothing in this run: %s", self._why_idle())
+        return out
+
+    def _why_idle(self) -> str:
+        run, guidance = self.guide.run, self.guide.guidance
+        if not self._indices:
+            return f"{run.sampler_name} took no step that can be guided"
+        if any(guidance.iterations(i) for i in self._indices):
+            return (
+                "no step lies between start_percent and end_percent, or in the time range and the area of the positive "
+                "conditioning"
+            )
+        sampling = type(run.guider.inner_model.model_sampling).__name__
+        return (
+            f"its {len(self._indices)} steps ({run.sampler_name}, {sampling}) begin at {min(self._indices)} fiftieths of "
+            f"the noise schedule, and guidance ends at {guidance.options.max_index_step}: raise denoise, or "
+            "last_guided_step in the LMD options"
+        )
 
 
 def add_step_hook(model: Any, key: str, make_hook: Callable[[SamplerRun], StepHook | None]) -> None:
