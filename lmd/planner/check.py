@@ -137,7 +137,7 @@ def _uncountable(prompt: str, scene: Scene) -> str:
 def _counts(scene: Scene, layout: Layout, elliptic: bool) -> list[Violation]:
     found = []
     phrases = _phrases(layout)
-    heads = [head(p) for p in phrases]
+    heads = [_noun(p) for p in phrases]
     spoken = set(nouns(" ".join(phrases)))
     behind = nouns(layout.background)
     done: list[str] = []
@@ -208,8 +208,8 @@ def _attributes(scene: Scene, layout: Layout) -> list[Violation]:
             continue
         have = sum(bool(colours & colours_in(re.findall(r"[\w-]+", p.lower()))) for p in mine)
         if have < min(thing.count, len(mine)):
-            said = " ".join(w for w in thing.before if w.lower() in lexicon.COLOURS)
-            name = f"{said} {whole_noun(thing)}"
+            first = next(i for i, w in enumerate(thing.before) if colours_in([w]))
+            name = " ".join((*thing.before[first:], thing.head.lower())).replace("_", " ")
             name = name if low in inflection.PAIR_NOUNS else inflection.with_article(name)
             found.append(Violation("attribute", f'the colour of "{name}" is missing from its name: write "{name}"'))
     return found
@@ -326,7 +326,13 @@ def _prompts(layout: Layout, scene: Scene | None) -> list[Violation]:
 
 def matches(thing: Thing, phrase: str) -> bool:
     """Is `phrase` a name for `thing`?"""
-    return same(thing.head.lower(), head(phrase))
+    return same(thing.head.lower(), _noun(phrase))
+
+
+def _noun(phrase: str) -> str:
+    """The head of a phrase, and of "a pair of scissors" the scissors: they are one thing."""
+    _, _, last = phrase.lower().rpartition("pair of ")
+    return head(last) if head(last) in inflection.PAIR_NOUNS else head(phrase)
 
 
 def boxes_of(thing: Thing, scene: Scene, layout: Layout) -> list[int]:
