@@ -5,6 +5,7 @@ Source: the LMD docs/lmd.md, 2 (LLM-groundedDiffusion@cef2a90, utils/parse.py an
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from .english import inflection
@@ -15,23 +16,37 @@ OVERALL_NEGATIVE = "artifacts, blurry, smooth texture, bad quality, distortions,
 OBJECT_NEGATIVE = OVERALL_NEGATIVE + ", two, many, group, occlusion, occluded, side, border, collate"
 
 
+Span = tuple[int, int]  # first character and the one behind the last
+
+
 @dataclass(frozen=True)
 class ObjectPrompt:
-    """What one object's own run needs. `word` is the last space-separated word of `phrase`; `box` as in the layout."""
+    """What one object's own run needs. `word` is the last space-separated word of `phrase`; `box` as in the layout.
+
+    `span` is where the phrase stands in `prompt`.
+    """
 
     prompt: str
     phrase: str
     word: str
     box: Box
+    span: Span | None = None
 
 
 @dataclass(frozen=True)
 class Group:
-    """All boxes that share a name; `phrase` stands literally in the overall prompt ("two cats")."""
+    """All boxes that share a name; `phrase` stands literally in the overall prompt ("two cats").
+
+    `span` is where it stands there, `name` the name of one of them ("a cat"), `numbers` those of the boxes in the
+    layout's picture, from 1.
+    """
 
     phrase: str
     word: str
     boxes: tuple[Box, ...]
+    span: Span | None = None
+    name: str = ""
+    numbers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,10 +57,11 @@ class OverallPrompt:
 
 def object_prompts(layout: Layout) -> tuple[ObjectPrompt, ...]:
     """One item per box, sorted by name (code points, stable). This order defines object indices and seeds."""
-    ordered = sorted(layout.objects, key=lambda o: o.phrase)
-    return tuple(
-        ObjectPrompt(_scene(layout.background, o.phrase), o.phrase, _last_word(o.phrase), o.box) for o in ordered
-    )
+    items = []
+    for o in sorted(layout.objects, key=lambda o: o.phrase):
+        prompt, (span,) = _scene(layout.background, [o.phrase])
+        items.append(ObjectPrompt(prompt, o.phrase, _last_word(o.phrase), o.box, span))
+    return tuple(items)
 
 
 def overall_prompt(layout: Layout, include_counts: bool = True, exact: bool = False) -> OverallPrompt:
@@ -53,15 +69,17 @@ def overall_prompt(layout: Layout, include_counts: bool = True, exact: bool = Fa
 
     `exact` repeats the reference's pluralisation letter by letter, faults included ("two pandbears").
     """
-    named: dict[str, list[Box]] = {}
-    for item in object_prompts(layout):
-        named.setdefault(item.phrase, []).append(item.box)
+    named: dict[str, list[tuple[int, Box]]] = {}
+    for number, item in sorted(enumerate(layout.objects, 1), key=lambda pair: pair[1].phrase):
+        named.setdefault(item.phrase, []).append((number, item.box))
     many = _exact_group_phrase if exact else _group_phrase
+    phrases = [n if len(own) == 1 else many(n, len(own) if include_counts else 0) for n, own in named.items()]
+    prompt, spans = _scene(layout.background, phrases)
     groups = []
-    for name, boxes in named.items():
-        phrase = name if len(boxes) == 1 else many(name, len(boxes) if include_counts else 0)
-        groups.append(Group(phrase, _last_word(phrase), tuple(boxes)))
-    return OverallPrompt(_scene(layout.background, ", ".join(g.phrase for g in groups)), tuple(groups))
+    for (name, own), phrase, span in zip(named.items(), phrases, spans):
+        numbers, boxes = zip(*own)
+        groups.append(Group(phrase, _last_word(phrase), boxes, span, name, numbers))
+    return OverallPrompt(prompt, tuple(groups))
 
 
 def with_negative(extra: str, default: str) -> str:
@@ -69,12 +87,52 @@ def with_negative(extra: str, default: str) -> str:
     return f"{extra}, {default}" if extra else default
 
 
-def _scene(background: str, things: str) -> str:
-    return f"{background} with {things}" if background and things else background or things
+def written(text: str) -> str:
+    """`text` as it stands in a prompt: a parenthesis without its partner gets a backslash, so that it stays a word.
+
+    Pairs are left alone: they are the host's syntax for weights, "(a red cat:1.3)".
+    """
+    opened: list[int] = []
+    alone: set[int] = set()
+    for i, char in enumerate(text):
+        if char not in "()" or text[i - 1 : i] == "\\":
+            continue
+        if char == "(":
+            opened.append(i)
+        elif opened:
+            opened.pop()
+        else:
+            alone.add(i)
+    alone.update(opened)
+    return "".join("\\" * (i in alone) + char for i, char in enumerate(text)) if alone else text
+
+
+def _scene(background: str, things: list[str]) -> tuple[str, list[Span]]:
+    """ "background with thing, thing", and where each thing stands in it.
+
+    Tokenizers join neighbouring marks to one token, so a comma keeps away from a thing that ends with one.
+    """
+    prompt = written(background) + (" with " if background and things and any(things) else "")
+    spans = []
+    for i, thing in enumerate(map(written, things)):
+        if i:
+            prompt += ", " if prompt[-1:].isalnum() else " , "
+        spans.append((len(prompt), len(prompt) + len(thing)))
+        prompt += thing
+    return prompt, spans
+
+
+_WEIGHTED = re.compile(r"(\(+)([^()]*?)((?:: *[\d.]+ *)?\)+)")
+
+
+def _unweighted(phrase: str) -> tuple[str, str, str]:
+    """("(", "a red cat", ":1.3)") of a phrase that is weighted as a whole, else ("", phrase, "")."""
+    found = _WEIGHTED.fullmatch(phrase)
+    return found.groups() if found else ("", phrase, "")
 
 
 def _last_word(phrase: str) -> str:
-    return phrase.split(" ")[-1]
+    return _unweighted(phrase)[1].split(" ")[-1]
 
 
 def _counted(noun: str, count: int) -> str:
@@ -86,6 +144,7 @@ def _exact_group_phrase(name: str, count: int) -> str:
 
 
 def _group_phrase(name: str, count: int) -> str:
+    before, name, after = _unweighted(name)
     bare = strip_article(name)
     tokens = bare.split(" ")
     head = head_index(tokens)
@@ -94,4 +153,4 @@ def _group_phrase(name: str, count: int) -> str:
     )
     if not already:
         tokens[head] = inflection.plural(tokens[head]) or tokens[head]
-    return _counted(" ".join(tokens), count)
+    return before + _counted(" ".join(tokens), count) + after

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..lmd.pictures.attention_record import group_numbers
 from ..lmd.pictures.energy_plot import energy_plot
 from .host.lmd.overall_stage import compose_and_sample
 from .lmd_options import CATEGORY
@@ -53,7 +52,6 @@ class LatentComposer(io.ComfyNode):
         samples, trace, text = compose_and_sample(
             model, clip, objects, prompt, negative, frozen_ratio, positive_override, negative_override
         )
-        trace.numbers = group_numbers(objects.layout)
         curves, numbers = trace.curves()
         plot = energy_plot(curves, objects.options.guidance.loss_threshold, numbers)
         return io.NodeOutput({"samples": samples}, plot, text)

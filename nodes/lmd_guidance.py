@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from comfy_api.latest import io
 
-from ..lmd.pictures.attention_record import group_numbers
 from ..lmd.pictures.energy_plot import energy_plot
 from ..lmd.sampling.options import PRESETS
 from .host.guidance.guide import EnergyTrace, guidance_target, patch_guidance
@@ -57,7 +56,7 @@ class LayoutGuidance(io.ComfyNode):
         options = options or PRESETS[preset]
         guidance = replace(options.guidance, loss_scale=options.guidance.loss_scale * strength)
         target, positive = guidance_target(clip, layout, prompt, options.layers, start_percent, end_percent)
-        trace = EnergyTrace(numbers=group_numbers(layout))
+        trace = EnergyTrace()
         return io.NodeOutput(patch_guidance(model, target, guidance, trace), positive, trace)
 
 

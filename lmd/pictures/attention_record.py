@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..layout import Box, Layout
-from ..prompts import overall_prompt
 from ..sampling.energy import box_mask
 from ..sampling.object_runs import ObjectRun, ObjectRuns
 
@@ -96,12 +95,6 @@ def object_numbers(objects: ObjectRuns) -> list[int]:
 def numbers_by_name(layout: Layout) -> list[int]:
     """The objects' numbers in the layout's picture, from 1, in the order of their names, as LMD runs them."""
     return [i + 1 for i in sorted(range(len(layout.objects)), key=lambda i: layout.objects[i].phrase)]
-
-
-def group_numbers(layout: Layout) -> tuple[tuple[int, ...], ...]:
-    """The numbers of each phrase of the overall prompt ("two cats" has two)."""
-    numbers = iter(numbers_by_name(layout))
-    return tuple(tuple(next(numbers) for _ in group.boxes) for group in overall_prompt(layout).groups)
 
 
 def record_of(objects: ObjectRuns) -> AttentionRecord:

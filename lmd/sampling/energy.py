@@ -29,12 +29,16 @@ class AttentionMap:
 
 @dataclass(frozen=True)
 class GuidedObject:
-    """One phrase of the prompt: all its boxes, the columns of its tokens, and the column of its word token."""
+    """One phrase of the prompt: all its boxes, the columns of its tokens, and the column of its word token.
+
+    `numbers` are those of the boxes in the layout's picture, from 1.
+    """
 
     phrase: str
     boxes: tuple[Box, ...]
     positions: tuple[int, ...]
     word: int
+    numbers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -183,8 +183,8 @@ def test_each_objects_energy_is_traced_and_their_mean_is_the_total(demo, two_sta
         for (_, _, energy), parts in zip(found.rows, found.parts):
             assert parts.shape == (2, 2) and torch.allclose(parts.mean(0), energy, atol=1e-5)
         curves, numbers = found.curves()
-        assert [name for name, _ in curves] == ["all objects", *(f"{i + 1} {p}" for i, p in enumerate(found.phrases))]
-        assert numbers == [0, 1, 2]
+        assert [name for name, _ in curves] == ["all objects", "2 a blue star", "1, 3 two red circles"]
+        assert numbers == [0, 2, 1]
 
 
 def test_the_plots_name_every_object(demo, two_stages):

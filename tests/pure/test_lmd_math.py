@@ -244,6 +244,12 @@ def test_phrases_are_matched_by_whole_tokens_only():
         tokens.locate("a dog", "a cat", "cat", words)
 
 
+def test_a_phrase_inside_another_one_is_appended_so_that_it_has_tokens_of_its_own():
+    phrases = ["a red hat", "a man in a red hat"]
+    assert tokens.extend("a man in a red hat", phrases, words) == "a man in a red hat| a red hat"
+    assert tokens.extend("a red hat, a man in a red hat", phrases, words) == "a red hat, a man in a red hat"
+
+
 @pytest.mark.parametrize("box", [(0, 0, 0, 1), (0, 0, 1, -1), (0, 0, float("nan"), 1)])
 def test_a_box_without_area_is_refused_with_its_numbers(box):
     with pytest.raises(ValueError, match="a box needs"):

@@ -65,3 +65,34 @@ def test_negative_prompts_put_the_layouts_own_words_first():
     assert prompts.with_negative("people", prompts.OBJECT_NEGATIVE).startswith("people, artifacts, blurry")
     assert prompts.OVERALL_NEGATIVE.count(",") == 8
     assert prompts.OBJECT_NEGATIVE.endswith("duplicate, two, many, group, occlusion, occluded, side, border, collate")
+
+
+def test_every_phrase_knows_where_it_stands_in_the_prompt():
+    layout = _layout(["a red hat", "a man in a red hat", "a cat!", "an owl", "a cat!"], "a red hat (shop")
+    overall = prompts.overall_prompt(layout)
+    assert overall.prompt == "a red hat \\(shop with two cat!s, a man in a red hat, a red hat, an owl"
+    for g in overall.groups:
+        assert overall.prompt[slice(*g.span)] == prompts.written(g.phrase)
+    assert [g.numbers for g in overall.groups] == [(3, 5), (2,), (1,), (4,)]
+    for item in prompts.object_prompts(layout):
+        assert item.prompt[slice(*item.span)] == prompts.written(item.phrase)
+
+
+@pytest.mark.parametrize(
+    ("text", "in_prompt"),
+    [
+        ("(a red cat:1.3)", "(a red cat:1.3)"),
+        ("a cat \\(toy\\)", "a cat \\(toy\\)"),
+        ("a cat :)", "a cat :\\)"),
+        ("((a cat)", "\\((a cat)"),
+        ("a cat) and (a dog", "a cat\\) and \\(a dog"),
+    ],
+)
+def test_a_parenthesis_without_a_partner_is_a_word_and_a_pair_is_a_weight(text, in_prompt):
+    assert prompts.written(text) == in_prompt
+
+
+def test_a_weight_is_no_part_of_the_word_and_stays_around_several():
+    single, double = _layout(["(a red cat:1.3)"]), _layout(["(a red cat:1.3)"] * 2)
+    assert prompts.overall_prompt(single).groups[0].word == "cat"
+    assert prompts.overall_prompt(double).groups[0].phrase == "(two red cats:1.3)"

@@ -7,14 +7,13 @@ from ella_lmd.lmd.pictures import sheets
 from ella_lmd.lmd.pictures.attention_record import (
     AttentionRecord,
     Look,
-    group_numbers,
     joined,
     numbers_by_name,
     record_of,
     share_inside,
 )
 from ella_lmd.lmd.pictures.layout_picture import PALETTE
-from ella_lmd.lmd.prompts import object_prompts
+from ella_lmd.lmd.prompts import object_prompts, overall_prompt
 from ella_lmd.lmd.sampling.object_runs import ObjectRun, ObjectRuns, box_mask
 from ella_lmd.lmd.sampling.options import LMDOptions, SamplingSettings
 from PIL import ImageStat
@@ -69,7 +68,7 @@ def test_runs_are_numbered_as_the_layouts_picture_numbers_them():
     assert [r.item.phrase for r in objects.runs] == sorted(NAMES)
     by_number = dict(zip(numbers_by_name(objects.layout), (r.item.phrase for r in objects.runs)))
     assert [by_number[i + 1] for i in range(4)] == list(NAMES)
-    assert group_numbers(objects.layout) == ((2, 3), (4,), (1,))
+    assert tuple(g.numbers for g in overall_prompt(objects.layout).groups) == ((2, 3), (4,), (1,))
 
 
 def test_the_record_of_the_objects_holds_the_guided_layers_and_the_share_rises():

@@ -28,7 +28,6 @@ from ella_lmd.lmd.sampling.object_runs import (
     object_numbers,
 )
 from ella_lmd.lmd.sampling.options import LMDOptions, SamplingSettings
-from ella_lmd.lmd.sampling.tokens import extend
 from ella_lmd.nodes.host.guidance.attention import (
     COND,
     Layer,
@@ -87,7 +86,7 @@ def naive_image(
     for item, number in zip(items, object_numbers(items, options.reference_seeds)):
         box = options.object_box(item.box)
         noise = object_noise(settings, background, number, box, options.blending_ratio)
-        objects = guided_objects((Group(item.phrase, item.word, (box,)),), item.prompt, tokenizer(clip))
+        objects = guided_objects((Group(item.phrase, item.word, (box,), item.span),), item.prompt, tokenizer(clip))
         saved = Saved(objects[0].word)
         patched = model.clone()
         add_patches(patched.model_options["transformer_options"], (mask_layer(unet), *layers), saved.patch)
@@ -112,9 +111,9 @@ def naive_image(
     whole = ObjectRuns(layout=layout, settings=settings, options=options, noise=background, runs=tuple(runs))
     composition = compose_runs(whole)
     overall = overall_prompt(layout)
-    text = extend(overall.prompt, [g.phrase for g in overall.groups], tokenizer(clip))
+    text = overall.prompt
     objects = guided_objects(overall.groups, text, tokenizer(clip))
-    sizes = [len(g.boxes) for g in overall.groups]
+    sizes = [len(o.boxes) for o in objects]
 
     def references(step: int) -> list:
         per_box = iter([[a[str(n)][step].flatten(-2) for n in layers] for a in composition.attention])

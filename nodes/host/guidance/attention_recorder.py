@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from ....lmd.layout import Layout
-from ....lmd.pictures.attention_record import AttentionRecord, Look, group_numbers, joined
-from ....lmd.prompts import overall_prompt
+from ....lmd.pictures.attention_record import AttentionRecord, Look, joined
 from .attention import COND, Layer, add_patches, attention_output, probabilities, resolve_layers
 from .guide import Target, guidance_target
 from .token_positions import offset_in, shifted
@@ -90,12 +89,12 @@ def recorded(model: Any, clip: Any, layout: Layout, prompt: str = "", layers: st
     lacks.
     """
     target, positive = guidance_target(clip, layout, prompt, layers)
-    groups = overall_prompt(layout).groups
+    objects = target.objects
     record = AttentionRecord(
-        (layout.width, layout.height), tuple(g.phrase for g in groups), tuple(g.boxes for g in groups),
-        group_numbers(layout),
+        (layout.width, layout.height), tuple(o.phrase for o in objects), tuple(o.boxes for o in objects),
+        tuple(o.numbers for o in objects),
     )  # fmt: skip
-    if not groups:
+    if not objects:
         return model, positive, record
     found = resolve_layers(layers, model.model.diffusion_model)
     watch = Watch(record, target)

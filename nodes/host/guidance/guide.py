@@ -61,12 +61,11 @@ class EnergyTrace:
         """One curve per phrase and one of all together, as `(name, rows)`, and their numbers (0: all together)."""
         if len(self.phrases) < 2 or not self.parts or any(p is None for p in self.parts):
             return [(self.title, self.rows)], [0]
-        numbers = self.numbers or tuple((i + 1,) for i in range(len(self.phrases)))
         curves = [("all objects", self.rows)]
-        for i, (phrase, own) in enumerate(zip(self.phrases, numbers)):
+        for i, (phrase, own) in enumerate(zip(self.phrases, self.numbers)):
             rows = [(step, index, p[i]) for (step, index, _), p in zip(self.rows, self.parts)]
             curves.append((f"{', '.join(map(str, own))} {phrase}", rows))
-        return curves, [0, *(own[0] for own in numbers)]
+        return curves, [0, *(own[0] for own in self.numbers)]
 
 
 # References of one step for the attention transfer term: step index -> maps per object, box and layer.
@@ -95,6 +94,7 @@ class Guide:
         trace.parts.clear()
         trace.threshold = options.loss_threshold
         trace.phrases = tuple(o.phrase for o in target.objects)
+        trace.numbers = tuple(o.numbers or (i + 1,) for i, o in enumerate(target.objects))
         self._parts: dict[int, Tensor] = {}
 
     def arguments(self, step: Step) -> tuple[int, Evaluate, float]:

@@ -2,36 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+import hashlib
+import logging
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ....lmd.prompts import Group
+from ....lmd.english.nouns import strip_article
+from ....lmd.prompts import Group, written
 from ....lmd.sampling import tokens
 from ....lmd.sampling.energy import GuidedObject
 
+log = logging.getLogger(__name__)
+
 
 def tokenizer(clip: Any) -> tokens.Tokenize:
-    """A function text -> [(position, token id)] of the words of `text`, as the host encodes it.
+    """A function text -> [(position, token)] of the words of `text`, as the host encodes it.
 
     Positions run over all chunks (77 tokens each, with their own start and end), so they index the tensor that the
-    text encoder returns. Prompt weights are resolved, start, end and padding left out.
+    text encoder returns. Prompt weights are resolved, start, end and padding left out. A token is its number, or for
+    textual inversion its vector by content; a vector of another width, which the host leaves out, is none.
     """
 
-    def tokenize(text: str) -> list[tokens.Piece]:
+    @functools.cache
+    def tokenize(text: str) -> tuple[tokens.Piece, ...]:
         by_encoder = clip.tokenize(text, return_word_ids=True)
         name = next((n for n in ("l", "g", "h") if n in by_encoder), next(iter(by_encoder)))
-        found, position = [], 0
+        width = getattr(getattr(clip.tokenizer, f"clip_{name}", None), "embedding_size", None)
+        found, start = [], 0
         for chunk in by_encoder[name]:
-            for token, _weight, word in chunk:
-                if word:
-                    found.append((position, token if isinstance(token, int) else id(token)))
-                position += 1
-        return found
+            used = [
+                (t, word) for t, _, word in chunk if not (isinstance(t, Tensor) and width not in (None, t.shape[-1]))
+            ]
+            found += [(start + i, _content(t)) for i, (t, word) in enumerate(used) if word]
+            start += len(chunk)
+        return tuple(found)
 
     return tokenize
+
+
+def _content(token: Any) -> Hashable:
+    """What makes a token equal to another one: its number, or the numbers of its vector."""
+    if isinstance(token, Tensor):
+        return tuple(token.shape), hashlib.sha256(token.detach().cpu().float().numpy().tobytes()).hexdigest()
+    if isinstance(token, dict):
+        return tuple((k, _content(v)) for k, v in sorted(token.items()))
+    return token if isinstance(token, Hashable) else repr(token)
 
 
 def encode(clip: Any, text: str) -> list:
@@ -40,23 +60,87 @@ def encode(clip: Any, text: str) -> list:
 
 
 def guided_objects(groups: Sequence[Group], prompt: str, tokenize: tokens.Tokenize) -> tuple[GuidedObject, ...]:
-    """The groups with their token positions in `prompt`.
+    """The groups with their token positions in `prompt`, in order; no two share a token if the prompt allows it.
 
-    A group is looked for by its phrase ("two cats"), then without its first word ("cats"), then by its word alone.
-    Raises PhraseNotFound if the prompt holds none of them.
+    In the layout's own prompt every phrase is where it was put. In any other it is looked for: by its words ("two
+    cats"), then without the first one ("cats"), then by its word alone; a group of several boxes also by the name of
+    one ("a cat"), and then the n-th box has the n-th mention. Raises PhraseNotFound if the prompt holds none of them.
     """
-    return tuple(_guided_object(g, prompt, tokenize) for g in groups)
+    if all(g.span and prompt[slice(*g.span)] == written(g.phrase) for g in groups):
+        return tuple(_placed(g, prompt, tokenize) for g in groups)
+    return _searched(groups, prompt, tokenize)
 
 
-def _guided_object(group: Group, prompt: str, tokenize: tokens.Tokenize) -> GuidedObject:
-    last_word = group.phrase.split(" ")[-1]
-    attempts = [(group.phrase, group.word), (group.phrase.partition(" ")[2], group.word), (group.word, group.word)]
-    for phrase, word in [*attempts, (last_word, last_word)]:
-        if phrase and tokens.find(tokenize(prompt), tokenize(phrase)) is not None:
-            positions, at = tokens.locate(prompt, phrase, word, tokenize)
-            return GuidedObject(group.phrase, group.boxes, positions, at)
-    tokens.locate(prompt, group.phrase, group.word, tokenize)  # raises, naming the phrase and the prompt
-    raise AssertionError("unreachable")
+def _placed(group: Group, prompt: str, tokenize: tokens.Tokenize) -> GuidedObject:
+    place = tokens.place_of(prompt, group.span, tokenize)
+    if place is None:
+        raise tokens.PhraseNotFound(
+            f'the text encoder makes no tokens of its own of the phrase "{group.phrase}" in the prompt "{prompt}" (a '
+            "textual inversion that is not installed or belongs to another model?): word it differently in the layout"
+        )
+    return _object(group, group.word, tokenize(prompt)[slice(*place)], tokenize)
+
+
+def _object(group: Group, word: str, pieces: Sequence[tokens.Piece], tokenize: tokens.Tokenize) -> GuidedObject:
+    positions = tuple(p for p, _ in pieces)
+    own = (tokens.find(pieces, tokenize(word)) or positions)[-1]
+    return GuidedObject(group.phrase, group.boxes, positions, own, group.numbers)
+
+
+def _searched(groups: Sequence[Group], prompt: str, tokenize: tokens.Tokenize) -> tuple[GuidedObject, ...]:
+    pieces = tokenize(prompt)
+    found: dict[int, list[GuidedObject]] = {}
+    taken: list[tokens.Place] = []
+    # Those that can be found word for word choose first, longer ones before those that they contain.
+    for wording in _WORDINGS:
+        wanted = [(i, *wording(g)) for i, g in enumerate(groups) if i not in found]
+        for i, phrase, word in sorted(wanted, key=lambda w: (-len(tokenize(w[1])), groups[w[0]].numbers)):
+            group = groups[i]
+            everywhere = tokens.places(pieces, tokenize(phrase))
+            if not everywhere:
+                continue
+            own = tokens.free(everywhere, taken)
+            if not own:
+                log.warning('the phrase "%s" shares its words in the prompt with another phrase of the layout', phrase)
+            own = own or everywhere
+            own = own[: len(group.boxes)] if wording in _OF_ONE else own[:1]
+            taken += own
+            parts = _divided(group, len(own))
+            found[i] = [_object(g, word, pieces[slice(*place)], tokenize) for g, place in zip(parts, own)]
+    for i, group in enumerate(groups):
+        if i not in found:
+            tokens.locate(prompt, group.phrase, group.word, tokenize)  # raises, naming the phrase and the prompt
+    return tuple(o for i in sorted(found) for o in found[i])
+
+
+def _divided(group: Group, mentions: int) -> list[Group]:
+    """A group for each mention: the n-th box has the n-th; boxes beyond the last mention share it."""
+    if mentions < 2:
+        return [group]
+    shares = [slice(k, k + 1) for k in range(mentions - 1)] + [slice(mentions - 1, None)]
+    return [replace(group, phrase=group.name, boxes=group.boxes[s], numbers=group.numbers[s]) for s in shares]
+
+
+def _one_of(group: Group) -> str:
+    return group.name if len(group.boxes) > 1 else ""
+
+
+def _last(phrase: str) -> str:
+    return phrase.split(" ")[-1]
+
+
+# How a group may be worded in a user's prompt, the surest first: functions Group -> (phrase, its word).
+_OF_ONE: tuple[Callable[[Group], tuple[str, str]], ...] = (
+    lambda g: (_one_of(g), _last(_one_of(g))),
+    lambda g: (strip_article(_one_of(g)), _last(_one_of(g))),
+)
+_WORDINGS = (
+    lambda g: (g.phrase, g.word),
+    lambda g: (g.phrase.partition(" ")[2], g.word),
+    lambda g: (g.word, g.word),
+    lambda g: (_last(g.phrase), _last(g.phrase)),
+    *_OF_ONE,
+)
 
 
 def offset_in(cross_attention: Tensor, expected: Tensor) -> int | None:
@@ -77,5 +161,4 @@ def offset_in(cross_attention: Tensor, expected: Tensor) -> int | None:
 
 def shifted(objects: Sequence[GuidedObject], offset: int) -> tuple[GuidedObject, ...]:
     """The objects with their positions moved along the token axis."""
-    move: Callable[[int], int] = lambda p: p + offset  # noqa: E731
-    return tuple(GuidedObject(o.phrase, o.boxes, tuple(map(move, o.positions)), move(o.word)) for o in objects)
+    return tuple(replace(o, positions=tuple(p + offset for p in o.positions), word=o.word + offset) for o in objects)

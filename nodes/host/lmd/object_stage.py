@@ -262,7 +262,7 @@ class ObjectStage:
         ]
 
     def _target(self, job: ObjectJob) -> Target:
-        groups = (Group(job.item.phrase, job.item.word, (job.box,)),)
+        groups = (Group(job.item.phrase, job.item.word, (job.box,), job.item.span),)
         objects = guided_objects(groups, job.item.prompt, tokenizer(self.clip))
         return Target(objects, job.positive[0][0], self.canvas, self.options.layers)
 

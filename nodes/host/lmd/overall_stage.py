@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from ....lmd.prompts import OVERALL_NEGATIVE, overall_prompt, with_negative
 from ....lmd.sampling import schedule, stages
-from ....lmd.sampling.energy import References
+from ....lmd.sampling.energy import GuidedObject, References
 from ....lmd.sampling.object_runs import ObjectRuns, compose_runs
 from ....lmd.sampling.tokens import extend
 from ..guidance.attention import use_fused_on_cpu
@@ -40,7 +40,7 @@ def compose_and_sample(
     composition = compose_runs(objects)
     overall = overall_prompt(layout)
     tokenize = tokenizer(clip)
-    text = extend(prompt or overall.prompt, [g.phrase for g in overall.groups], tokenize)
+    text = extend(prompt, [g.phrase for g in overall.groups], tokenize) if prompt else overall.prompt
     encoding = encode(clip, text)
     canvas = (layout.width, layout.height)
     target = Target(guided_objects(overall.groups, text, tokenize), encoding[0][0], canvas, options.layers)
@@ -73,14 +73,14 @@ def _overall_hook(target, options, trace, composition, objects, frozen, run):
     if not objects.runs:
         return None
     guide = Guide(run, target, options.guidance, trace)
-    guide.references = _references([str(layer) for layer in guide.layers], objects, composition)
+    guide.references = _references([str(layer) for layer in guide.layers], target.objects, composition)
     stage = stages.OverallStage(guide.guidance, composition.latents, composition.mask, frozen)
     return RunHook(guide, stage)
 
 
-def _references(names: list[str], objects: ObjectRuns, composition) -> Callable[[int], References | None]:
-    """The saved maps of a step, grouped as the overall prompt groups the boxes (the same order, flattened)."""
-    sizes = [len(g.boxes) for g in overall_prompt(objects.layout).groups]
+def _references(names: list[str], guided: Sequence[GuidedObject], composition) -> Callable[[int], References | None]:
+    """The saved maps of a step, grouped as the guided objects group the boxes (the same order, flattened)."""
+    sizes = [len(o.boxes) for o in guided]
 
     def at(step: int) -> References | None:
         if any(step >= len(a[names[0]]) for a in composition.attention):
