@@ -16,17 +16,24 @@ _WRAPPERS = ("module.", "model.", "ella.", "model.ella.")
 
 # The first match tells what a file is; each entry is (regular expression for some key, description).
 _FAMILIES = (
-    (r"^connector\.perceiver_blocks\.", "an ELLA connector"),
+    (r"^connector\.perceiver_blocks\.", "an ELLA connector; it belongs in models/ella"),
     (r"^model\.diffusion_model\.", "a whole Stable Diffusion checkpoint; it belongs in models/checkpoints"),
-    (r"(^|\.)lora_(up|down|A|B)\.|\.lora_(up|down)\.weight$", "a LoRA; it belongs in models/loras"),
+    (r"(^|\.)lora_(up|down|A|B)\.|\.(lokr_w\d|hada_w\d)", "a LoRA; it belongs in models/loras"),
     (
         r"^(control_model\.|controlnet_|input_hint_block\.|zero_convs\.)",
         "a ControlNet; it belongs in models/controlnet",
     ),
     (r"^(image_proj|ip_adapter)\.", "an IPAdapter; it belongs in models/ipadapter"),
     (r"^(input_blocks|down_blocks)\.", "a diffusion U-Net; it belongs in models/diffusion_models"),
-    (r"^text_model\.encoder\.", "a CLIP text encoder; it belongs in models/text_encoders"),
+    (
+        r"^(double_blocks|joint_blocks|transformer_blocks)\.",
+        "a diffusion transformer; it belongs in models/diffusion_models",
+    ),
+    (r"^image_encoder\.blocks\.", "a Segment Anything model; it belongs in models/sams"),
+    (r"^vision_model\.", "a CLIP vision model; it belongs in models/clip_vision"),
+    (r"text_model\.encoder\.|transformer\.resblocks\.", "a CLIP text encoder; it belongs in models/text_encoders"),
     (r"SelfAttention\.relative_attention_bias", "a T5 model; it belongs in models/ella_encoder"),
+    (r"^(model\.)?layers\.\d+\.self_attn\.", "a language model; it belongs in models/text_encoders"),
     (r"^(first_stage_model\.|decoder\.conv_in|encoder\.conv_in)", "a VAE; it belongs in models/vae"),
     (r"position_net\.|fuser\.", "a GLIGEN model; it belongs in models/gligen"),
 )
@@ -51,11 +58,13 @@ def connector_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(state)
 
 
-def connector_config(state: Mapping[str, Tensor], heads: int | None = None) -> ConnectorConfig:
+def connector_config(state: Mapping[str, Tensor], heads: int | str | None = None) -> ConnectorConfig:
     """Sizes of the connector whose weights these are, read from the shapes.
 
     Args:
-        heads: the number of attention heads, which leaves no trace in the shapes; None means that of the release, 8.
+        state: the connector's tensors (after `connector_state`).
+        heads: the number of attention heads, which leaves no trace in the shapes, also as a file's metadata has it (a
+            text); None means that of the release, 8.
 
     Raises:
         ValueError: the tensors are not those of one whole connector; the message says what they seem to be,
@@ -67,15 +76,15 @@ def connector_config(state: Mapping[str, Tensor], heads: int | None = None) -> C
         lacks = ", ".join(key for key in needed if key not in state)
         raise ValueError(
             f"This file is not an ELLA connector: it seems to be {seems}. It lacks {lacks}. "
-            "Choose ella-sd1.5-tsc-t5xl.safetensors (in models/ella) in the ELLA loader."
+            "Choose ella-sd1.5-tsc-t5xl.safetensors (in models/ella) in ELLAModelLoader."
         )
-    blocks = {int(m[1]) for m in (re.match(r"connector\.perceiver_blocks\.(\d+)\.", k) for k in state) if m}
+    _check_matrices(state, ("connector.latents", *needed[1:]), "ella-sd1.5-tsc-t5xl.safetensors")
     latents, width = state["connector.latents"].shape
     time_dim, time_channels = state["time_embedding.linear_1.weight"].shape
     config = ConnectorConfig(
         width=width,
-        layers=max(blocks, default=-1) + 1,
-        heads=heads or RELEASED_HEADS,
+        layers=_blocks(state, "connector.perceiver_blocks"),
+        heads=_heads(heads, width),
         latents=latents,
         input_dim=state["connector.proj_in.weight"].shape[1],
         time_channels=time_channels,
@@ -94,9 +103,36 @@ def connector_config(state: Mapping[str, Tensor], heads: int | None = None) -> C
             "This file looks like an ELLA connector but is damaged or of another version: "
             + "; ".join(complaints[:5])
             + (f"; and {len(complaints) - 5} more" if len(complaints) > 5 else "")
-            + ". Download it again and choose it in the ELLA loader."
+            + ". Download it again and choose it in ELLAModelLoader."
         )
     return config
+
+
+def _check_matrices(state: Mapping[str, Tensor], keys: Iterable[str], file: str) -> None:
+    for key in keys:
+        shape = tuple(state[key].shape)
+        if len(shape) != 2 or 0 in shape:
+            raise ValueError(f"This file is damaged: {key} has shape {shape} instead of two sizes. Get {file} again.")
+
+
+def _blocks(state: Mapping[str, Tensor], prefix: str) -> int:
+    """How many blocks are there, 0, 1, ... without a gap: a single odd key must not make millions of layers."""
+    found = {m[1] for m in (re.match(re.escape(prefix) + r"\.(\d+)\.", k) for k in state) if m}
+    count = 0
+    while str(count) in found:
+        count += 1
+    return count
+
+
+def _heads(heads: int | str | None, width: int) -> int:
+    text = str(RELEASED_HEADS if heads is None else heads)
+    number = int(text) if re.fullmatch(r"[1-9]\d{0,3}", text) else 0
+    if number == 0 or width % number:
+        raise ValueError(
+            f"This file says that its connector has {text[:20]} attention heads, which its width of {width} can't be "
+            "divided into. Get ella-sd1.5-tsc-t5xl.safetensors again."
+        )
+    return number
 
 
 @dataclass(frozen=True)
@@ -150,26 +186,29 @@ def t5_config(state: Mapping[str, Tensor]) -> T5Config:
     if bias not in state or "shared.weight" not in state:
         raise ValueError(
             f"This file is not a T5 text encoder: it seems to be {describe(state)}. Choose the encoder of "
-            "FLAN-T5-XL (models/ella_encoder or models/text_encoders) in the ELLA text encoder loader."
+            "FLAN-T5-XL (models/ella_encoder or models/text_encoders) in ELLATextEncoderLoader."
         )
     if block.format(1, 0) + "SelfAttention.relative_attention_bias.weight" in state:
         raise ValueError(
             "This file is a umT5 or pile-T5 encoder (a relative attention bias in every block), which ELLA was not "
-            "trained with. Choose the encoder of FLAN-T5-XL in the ELLA text encoder loader."
+            "trained with. Choose the encoder of FLAN-T5-XL in ELLATextEncoderLoader."
         )
     gate = block.format(0, 1) + "DenseReluDense.wi_0.weight"
     if gate not in state:
         raise ValueError(
             "This file is a T5 encoder of the first version (no gated activation), which ELLA was not trained with. "
-            "Choose the encoder of FLAN-T5-XL in the ELLA text encoder loader."
+            "Choose the encoder of FLAN-T5-XL in ELLATextEncoderLoader."
         )
+    query = block.format(0, 0) + "SelfAttention.q.weight"
+    if query not in state:
+        raise ValueError(f"This file is a T5 encoder without {query}. Get the encoder of FLAN-T5-XL again.")
+    _check_matrices(state, (bias, "shared.weight", gate, query), "the encoder of FLAN-T5-XL")
     heads = state[bias].shape[1]
-    indices = [int(m[1]) for m in (re.match(r"encoder\.block\.(\d+)\.", k) for k in state) if m]
     return T5Config(
         d_model=state["shared.weight"].shape[1],
         d_ff=state[gate].shape[0],
-        d_kv=state[block.format(0, 0) + "SelfAttention.q.weight"].shape[0] // heads,
+        d_kv=state[query].shape[0] // heads,
         num_heads=heads,
-        num_layers=max(indices) + 1,
+        num_layers=_blocks(state, "encoder.block"),
         vocab_size=state["shared.weight"].shape[0],
     )

@@ -42,11 +42,15 @@ class TimedTokens(torch.Tensor):
     """Tokens (B, N, W) with `origin`: a source with `.at(...)`, a `Replay` of an operation, or None once lost."""
 
     origin: Any
-    on_read: Callable[[], None] | None
+    on_read: Callable[[int, int], None] | None
 
     @staticmethod
-    def wrap(values: Tensor, origin: Any, on_read: Callable[[], None] | None = None) -> TimedTokens:
-        """Attach an origin to a tensor; `on_read` is called when a network reads the tokens without resolving them."""
+    def wrap(values: Tensor, origin: Any, on_read: Callable[[int, int], None] | None = None) -> TimedTokens:
+        """Attach an origin to a tensor.
+
+        `on_read(width, wanted)` is called before a network reads the tokens, of that width, without resolving them;
+        `wanted` is the width that its layer takes.
+        """
         out = values.as_subclass(TimedTokens)
         out.origin, out.on_read = origin, on_read
         return out
@@ -54,12 +58,12 @@ class TimedTokens(torch.Tensor):
     @classmethod
     def __torch_function__(cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        with torch._C.DisableTorchFunctionSubclass():
-            result = func(*args, **kwargs)
         mine = [x for x in _leaves((args, kwargs)) if isinstance(x, TimedTokens)]
         on_read = next((x.on_read for x in mine if getattr(x, "on_read", None)), None)
         if func in READ and on_read is not None:
-            on_read()
+            on_read(mine[0].shape[-1], _input_width(func, args, kwargs, mine[0].shape[-1]))
+        with torch._C.DisableTorchFunctionSubclass():
+            result = func(*args, **kwargs)
         if _edits_in_place(func):  # the numbers are no longer those of the origin
             if isinstance(args[0], TimedTokens):
                 args[0].origin = None
@@ -131,6 +135,11 @@ def _resolve(x: Any, at: Callable, device: Any) -> Any:
         result = step.function(*args, **kwargs)
         return result if step.pick is None else result[step.pick]
     return plain(x).to(device) if isinstance(x, Tensor) else x
+
+
+def _input_width(func: Callable, args: tuple, kwargs: dict, width: int) -> int:
+    weight = kwargs.get("weight", args[1] if len(args) > 1 else None)
+    return weight.shape[-1] if func is torch.nn.functional.linear and isinstance(weight, Tensor) else width
 
 
 def _edits_in_place(func: Callable) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..ella.schedule import SCHEDULES, RecomputeOptions
+from .host.choices import one_of
 from .host.ella import files
 from .host.ella.connector import load_connector
 from .host.ella.encode import LENGTHS, MODES, TOGETHER, encode, encode_clip
@@ -102,7 +103,7 @@ class ELLAEncode(io.ComfyNode):
                     multiline=True,
                     dynamic_prompts=True,
                     tooltip="The prompt, best as whole sentences that name colours, shapes and positions. (word:1.2) "
-                    "gives a weight; write \\( and \\) for parentheses that are meant as such.",
+                    "gives a weight; write \\( and \\) for literal parentheses.",
                 ),
                 io.Clip.Input(
                     "clip",
@@ -141,6 +142,8 @@ class ELLAEncode(io.ComfyNode):
 
     @classmethod
     def execute(cls, ella, text_encoder, text, clip=None, mode=TOGETHER, clip_text="", length="flexible"):
+        one_of(mode, MODES, "mode", "ELLAEncode")
+        one_of(length, LENGTHS, "length", "ELLAEncode")
         read_by_clip = encode_clip(clip, clip_text or text) if mode == TOGETHER else None
         return io.NodeOutput(encode(ella, text_encoder, text, LENGTHS[length], read_by_clip))
 
@@ -152,7 +155,7 @@ class TimestepAwareConditioning(io.ComfyNode):
             node_id="TimestepAwareConditioning",
             display_name="Timestep-Aware Conditioning",
             category=CATEGORY,
-            description="Makes ELLA conditioning follow the timestep: it is computed anew for the sigma of every model "
+            description="Makes ELLA conditioning follow the timestep: it is computed again for the sigma of every model "
             "call, with any sampler, scheduler and denoise, on the positive side, the negative side or both. "
             "Conditioning without ELLA is not touched.",
             search_aliases=["SetEllaTimesteps", "EllaApply", "ELLA timesteps"],

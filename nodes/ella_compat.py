@@ -11,6 +11,7 @@ from comfy_api.latest import io
 
 from ..ella.schedule import RecomputeOptions
 from .ella import CATEGORY
+from .host.choices import one_of
 from .host.ella import compat, files
 from .host.ella.recompute import patch_model
 from .host.ella.t5 import TRAINED_LENGTH, load_text_encoder
@@ -63,6 +64,7 @@ class ELLACompatTextEncoderLoader(io.ComfyNode):
 
     @classmethod
     def execute(cls, name: str, max_length: int = 0, dtype: str = "auto") -> io.NodeOutput:
+        one_of(dtype, DTYPES, "dtype", "ELLACompatTextEncoderLoader")
         return io.NodeOutput(load_text_encoder(name, DTYPES[dtype], max_length))
 
 

@@ -27,9 +27,11 @@ from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer, SDClipModel
 from comfy.supported_models_base import BASE, ClipTarget
 
 from ...demo import latents, model
+from . import model_files
 
 UNET, TEXT, VAE, VOCABULARY = "model.diffusion_model.", "cond_stage_model.", "first_stage_model.", "vocabulary"
 """Prefixes of the weights in the file, named as in SD1.5's checkpoints, and the key of the table of token ids."""
+REMEDY = "It comes with this pack: install the pack again."
 
 
 class LatentFormat(comfy.latent_formats.SD15):
@@ -59,14 +61,22 @@ class TextModel(SD1ClipModel):
 
 
 def load(path: Path | None = None) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
-    """MODEL, CLIP and VAE of the demo model, as a checkpoint loader gives them. FileNotFoundError without weights."""
+    """MODEL, CLIP and VAE of the demo model, as a checkpoint loader gives them.
+
+    Raises:
+        FileNotFoundError: there is no file of weights.
+        ValueError: the file is damaged or another one.
+    """
     path = path or model.WEIGHTS
     if not path.exists():
         raise FileNotFoundError(
-            f"The demo model's weights are missing: no file {path}. They come with the repository; to train them anew, "
+            f"The demo model's weights are missing: no file {path}. They come with the repository; to train them again, "
             "see demo/README.md."
         )
-    state = comfy.utils.load_torch_file(str(path))
+    state, _ = model_files.load(str(path), REMEDY)
+    if VOCABULARY not in state:
+        raise model_files.wrong_kind(str(path), state, "the demo model", REMEDY)
+    model_files.check_numbers(str(path), state, [k for k in state if k != VOCABULARY], REMEDY)
 
     def part(prefix: str) -> dict[str, torch.Tensor]:
         return comfy.utils.state_dict_prefix_replace(dict(state), {prefix: ""}, filter_keys=True)

@@ -42,7 +42,7 @@ def test_an_empty_folder_says_what_belongs_where(monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("vae.pth", "not a Segment Anything checkpoint.*first_stage_model"), ("part.pth", "looks like SAM vit_b"),
+    [("vae.pth", "not an original Segment Anything checkpoint.*a VAE"), ("part.pth", "looks like SAM vit_b"),
      ("nothing.pth", 'no SAM file "nothing.pth"')],
 )  # fmt: skip
 def test_a_wrong_file_says_what_it_seems_to_be(sams, name, words):

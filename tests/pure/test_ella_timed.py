@@ -88,8 +88,8 @@ def test_copies_follow_and_files_hold_plain_numbers(tokens):
 
 def test_a_network_that_reads_the_tokens_is_reported_and_computes_as_usual():
     read = []
-    tokens = TimedTokens.wrap(OLD.clone(), "text", lambda: read.append(1))
+    tokens = TimedTokens.wrap(OLD.clone(), "text", lambda width, wanted: read.append((width, wanted)))
     weight = torch.randn(2, 3)
     out = torch.nn.functional.linear(torch.cat([tokens, CLIP], 1).to(torch.float32), weight)
-    assert read == [1]
+    assert read == [(3, 3)]
     assert torch.equal(out, torch.nn.functional.linear(torch.cat([OLD, CLIP], 1), weight))

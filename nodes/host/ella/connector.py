@@ -9,19 +9,22 @@ from collections.abc import Iterable
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
-import comfy.utils
 import torch
 
 from ....ella.checkpoint import connector_config, connector_state
 from ....ella.connector import TimestepAwareConnector
 from ....ella.schedule import STATIC_TIMESTEP
 from ....ella.timed import TimedTokens
+from .. import model_files
 from . import files
 
 log = logging.getLogger(__name__)
 
 # One entry is 64 x 768 numbers; the samplers that ask most (dpm_adaptive, 50 steps of dpmpp_sde) need about 100.
 REMEMBERED_TIMESTEPS = 128
+REMEDY = (
+    f"Put {files.CONNECTOR_FILE} into models/ella (download it again if it is there), and choose it in ELLAModelLoader."
+)
 
 
 class EllaConnector:
@@ -53,12 +56,13 @@ def load_connector(name: str) -> EllaConnector:
         ValueError: the file holds something else; the message says what it seems to be.
     """
     path = files.connector_path(name)
-    state, metadata = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
+    state, metadata = model_files.load(path, REMEDY)
     try:
         state = connector_state(state)
-        config = connector_config(state, heads=int((metadata or {}).get("heads", 0)) or None)
+        config = connector_config(state, heads=metadata.get("heads"))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+    model_files.check_numbers(path, state, state, REMEDY)
     device = comfy.model_management.get_torch_device()
     # Half precision where it is fast (as the connector was trained); elsewhere no weight is cast at every call.
     dtype = torch.float16 if comfy.model_management.should_use_fp16(device) else torch.float32
@@ -70,6 +74,15 @@ def load_connector(name: str) -> EllaConnector:
     module.load_state_dict({k: v.to(dtype) for k, v in state.items()}, strict=True, assign=patcher.is_dynamic())
     comfy.model_management.archive_model_dtypes(module)
     return EllaConnector(patcher, dtype, name)
+
+
+def misfit(width: int, wanted: int) -> str:
+    """What to tell when a model reads conditioning of another width than ELLA's."""
+    return (
+        f"ELLA's tokens have width {width}, but this model reads width {wanted}. ELLA's weights were released for "
+        "Stable Diffusion 1.5 only: connect an SD1.5 model to TimestepAwareConditioning, or use CLIPTextEncode for "
+        "this one."
+    )
 
 
 class EllaText:
@@ -108,7 +121,10 @@ class EllaText:
         fixed = self.at(STATIC_TIMESTEP).to(device=comfy.model_management.intermediate_device(), dtype=torch.float32)
         return TimedTokens.wrap(fixed.clone(), self, self._read_unresolved)
 
-    def _read_unresolved(self) -> None:
+    def _read_unresolved(self, width: int, wanted: int) -> None:
+        """Called when a layer of input width `wanted` reads these tokens as they are."""
+        if width != wanted:
+            raise ValueError(misfit(width, wanted))
         if not self._warned:
             self._warned = True
             log.warning(

@@ -23,7 +23,19 @@ def encode_clip(clip, text: str) -> list:
 
 
 def join(ella_tokens: torch.Tensor, clip_conditioning: list) -> list:
-    """ELLA's tokens before those of every CLIP entry; the entries keep what else they carry (pooled output, hooks)."""
+    """ELLA's tokens (1, N, W) before those of every CLIP entry; the entries keep what else they carry.
+
+    Raises:
+        ValueError: CLIP's tokens have another width, so the CLIP belongs to another kind of model.
+    """
+    for tokens, _ in clip_conditioning:
+        if tokens.shape[-1] != ella_tokens.shape[-1]:
+            raise ValueError(
+                f"ELLA's tokens have width {ella_tokens.shape[-1]}, but those of the connected CLIP have width "
+                f"{tokens.shape[-1]}: it is not the CLIP of a Stable Diffusion 1.5 model, and ELLA's weights were "
+                "released for those only. Connect an SD1.5 checkpoint's CLIP to ELLAEncode (and its model to "
+                "TimestepAwareConditioning), or use CLIPTextEncode for this one."
+            )
     return [
         [torch.cat([ella_tokens, tokens.to(ella_tokens)], dim=1), dict(extra)] for tokens, extra in clip_conditioning
     ]

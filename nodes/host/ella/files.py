@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import folder_paths
 
@@ -45,13 +45,18 @@ def encoder_names() -> list[str]:
 
 
 def connector_path(name: str) -> str:
-    """Full path of a connector file; FileNotFoundError says where was looked and what belongs there."""
-    return _find(name, [CONNECTORS], CONNECTOR_FILE, os.path.isfile)
+    """Full path of a connector file.
+
+    Raises:
+        FileNotFoundError: nothing of that name; the message says where was looked and what belongs there.
+        ValueError: the name is not one of the loader's list.
+    """
+    return _find(name, connector_names(), [CONNECTORS], CONNECTOR_FILE, os.path.isfile)
 
 
 def encoder_files(name: str) -> list[str]:
-    """Weight files of a text encoder: one, or the parts of a folder. FileNotFoundError as for connectors."""
-    path = _find(name, [ENCODERS, TEXT_ENCODERS], ENCODER_FILE, os.path.exists)
+    """Weight files of a text encoder: one, or the parts of a folder. Errors as for connectors."""
+    path = _find(name, encoder_names(), [ENCODERS, TEXT_ENCODERS], ENCODER_FILE, os.path.exists)
     if os.path.isfile(path):
         return [path]
     for root, _, files in os.walk(path, followlinks=True):  # a download cache nests the files in snapshots/<hash>/
@@ -75,18 +80,25 @@ def missing(name: str | None, kind: str) -> str | None:
         return None
     try:
         connector_path(name) if kind == "connector" else encoder_files(name)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
         return str(error)
     return None
 
 
-def _find(name: str, keys: Iterable[str], belongs: str, exists) -> str:
+def _find(name: object, names: Iterable[str], keys: Iterable[str], belongs: str, exists: Callable) -> str:
+    if not isinstance(name, str):
+        raise ValueError(f"The loader was given {name!r} instead of the name of a file. Choose one from its list.")
+    listed = _slashed(name) in {_slashed(n) for n in names}
     searched = []
     for key in keys:
         for base in folder_paths.get_folder_paths(key):
             searched.append(base)
             path = os.path.abspath(os.path.join(base, *_slashed(name).split("/")))
             if name and path.startswith(os.path.abspath(base) + os.sep) and exists(path):
+                if not listed and not os.path.isdir(path):  # graphs of the official pack name the outer folder
+                    raise ValueError(
+                        f"'{name}' is in {base}, but is no file of weights. Choose {belongs} in the loader."
+                    )
                 return path
     places = "\n".join(f"  {p}" for p in searched)
     raise FileNotFoundError(

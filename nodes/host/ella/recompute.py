@@ -14,7 +14,7 @@ from comfy.patcher_extension import WrappersMP
 
 from ....ella.schedule import RecomputeOptions, checked_timestep
 from ....ella.timed import is_timed, plain, resolve, sources
-from .connector import EllaText, compute
+from .connector import EllaText, compute, misfit
 
 KEY = "ella_lmd_timestep_aware"
 
@@ -37,7 +37,13 @@ class TimestepAware:
         }
 
     def prepare_sampling(self, executor, model, noise_shape, conds, *args, **kwargs):
-        """Has the connectors loaded together with the model, before sampling starts."""
+        """Has the connectors loaded together with the model, before sampling starts.
+
+        A model of another kind is refused here, before the host asks such a model's other needs of the conditioning.
+        """
+        for entries in conds.values():
+            for cond in entries or ():
+                _check_width(model.model, cond.get("cross_attn"))
         return executor(
             model, noise_shape, {k: [_with_connectors(c) for c in v] for k, v in conds.items()}, *args, **kwargs
         )
@@ -47,7 +53,9 @@ class TimestepAware:
             return executor(model, conds, x, sigma, model_options)
         timestep = timestep_of(model.model_sampling, sigma)
         strength = self.options.strength_at(timestep)
-        _check_width(model, conds)
+        for entries in conds:
+            for c in entries or ():
+                _check_width(model, getattr(c["model_conds"].get("c_crossattn"), "cond", None))
         if strength != 0.0:
             compute(_texts_in_use(conds, sigma), timestep)
 
@@ -137,17 +145,10 @@ def _is_active(cond: dict, sigma: torch.Tensor) -> bool:
     return not ((start is not None and sigma[0] > start) or (end is not None and sigma[0] < end))
 
 
-def _check_width(model, conds) -> None:
+def _check_width(model: Any, values: Any) -> None:
     wanted = model.model_config.unet_config.get("context_dim")
-    for entries in conds:
-        for c in entries or ():
-            values = getattr(c["model_conds"].get("c_crossattn"), "cond", None)
-            if is_timed(values) and wanted is not None and values.shape[-1] != wanted:
-                raise ValueError(
-                    f"ELLA's tokens have width {values.shape[-1]}, but this model reads width {wanted}. "
-                    "ELLA's weights were released for Stable Diffusion 1.5 only: connect an SD1.5 model to "
-                    "TimestepAwareConditioning, or use CLIPTextEncode for this one."
-                )
+    if is_timed(values) and wanted is not None and values.shape[-1] != wanted:
+        raise ValueError(misfit(values.shape[-1], wanted))
 
 
 def _without_own_hook(cond: dict) -> dict:

@@ -22,6 +22,8 @@ from comfy.text_encoders.t5 import T5, T5LayerNorm
 from transformers import T5TokenizerFast
 
 from ....ella.checkpoint import T5Config, t5_config, t5_encoder_state
+from .. import model_files
+from ..choices import one_of
 from . import files
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,10 @@ PRECISIONS = ("as trained", "float32")
 END, PAD = 1, 0
 TRAINED_LENGTH = 128
 REMEMBERED_TEXTS = 32
+REMEDY = (
+    "Put the encoder of FLAN-T5-XL into models/ella_encoder or models/text_encoders (download it again if it is "
+    "there), and choose it in ELLATextEncoderLoader."
+)
 
 HALF_MAX = 65504.0
 HALF_CLAMP_AFTER_INF = 64512.0  # 65504 - 1000, rounded to half precision
@@ -142,9 +148,9 @@ def tokenizer_class(width: int):
 class EllaTextEncoder:
     """A FLAN-T5 encoder under the host's memory management; remembers the features of the latest texts."""
 
-    def __init__(self, clip: comfy.sd.CLIP, config: T5Config, name: str):
+    def __init__(self, clip: comfy.sd.CLIP, config: T5Config, name: str, default_length: int = 0):
         self.clip, self.config, self.name = clip, config, name
-        self.default_length = 0  # for nodes without a length of their own
+        self.default_length = default_length  # for nodes without a length of their own
         self._features: OrderedDict[tuple[str, int], torch.Tensor] = OrderedDict()
 
     @property
@@ -195,29 +201,50 @@ def load_text_encoder(name: str, precision: str = PRECISIONS[0], default_length:
         FileNotFoundError: nothing of that name; the message lists the searched folders.
         ValueError: the file holds something else; the message says what it seems to be.
     """
-    state, metadata = {}, {}
-    for path in files.encoder_files(name):
-        part, meta = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
-        state.update(part)
-        metadata.update(meta or {})
-    state, _ = comfy.utils.convert_old_quants(t5_encoder_state(state), "", metadata)
-    encoder = build_text_encoder(state, t5_config(state), name, precision == PRECISIONS[0])
-    encoder.default_length = default_length
-    return encoder
+    one_of(precision, PRECISIONS, "precision", "ELLATextEncoderLoader")
+    whole, metadata = {}, {}
+    paths = files.encoder_files(name)
+    for path in paths:
+        part, meta = model_files.load(path, REMEDY)
+        whole.update(part)
+        metadata.update(meta)
+    state = t5_encoder_state(whole)
+    if not state:
+        raise model_files.wrong_kind(paths[0], whole, "a T5 text encoder", REMEDY)
+    try:
+        state, _ = comfy.utils.convert_old_quants(state, "", metadata)
+        config = t5_config(state)
+        quantized = comfy.utils.detect_layer_quantization(state, "") is not None
+        wanted = _whole_encoder(state, config, name)
+    except ValueError as error:
+        raise ValueError(f"{paths[0]}: {error}") from None
+    model_files.check_numbers(paths[0], state, () if quantized else wanted, REMEDY)
+    return build_text_encoder(state, config, name, precision == PRECISIONS[0], default_length)
 
 
-def build_text_encoder(
-    state: dict[str, torch.Tensor], config: T5Config, name: str, as_trained: bool
-) -> EllaTextEncoder:
-    """The encoder with these weights; ValueError when some are missing or superfluous."""
-    wanted = T5(config.as_dict(), torch.float16, "meta", comfy.ops.disable_weight_init).state_dict().keys()
+def _whole_encoder(state: dict[str, torch.Tensor], config: T5Config, name: str) -> list[str]:
+    """The keys of an encoder of these sizes; ValueError when some are missing, superfluous or of another shape."""
+    wanted = T5(config.as_dict(), torch.float16, "meta", comfy.ops.disable_weight_init).state_dict()
     missing = [k for k in wanted if k not in state]
     unexpected = [k for k in state if k not in wanted and not k.endswith(_QUANTIZATION_KEYS)]
     if missing or unexpected:
         raise ValueError(
-            f"'{name}' is not a whole T5 encoder: missing {missing[:3]}, not understood {unexpected[:3]}. Download it "
-            "again and choose it in ELLATextEncoderLoader."
+            f"'{name}' is not a whole T5 encoder: missing {missing[:3]}, not understood {unexpected[:3]}. {REMEDY}"
         )
+    misfits = [k for k in wanted if state[k].shape != wanted[k].shape]
+    if misfits:
+        key = misfits[0]
+        raise ValueError(
+            f"'{name}' is damaged: '{key}' has the shape {tuple(state[key].shape)} instead of "
+            f"{tuple(wanted[key].shape)}. {REMEDY}"
+        )
+    return list(wanted)
+
+
+def build_text_encoder(
+    state: dict[str, torch.Tensor], config: T5Config, name: str, as_trained: bool, default_length: int = 0
+) -> EllaTextEncoder:
+    """The encoder with these weights, all of which are there; `name` is for messages."""
     quantization = comfy.utils.detect_layer_quantization(state, "")
     dtype = _storage_dtype(state, as_trained, quantization is not None)
     if quantization is None:
@@ -231,7 +258,7 @@ def build_text_encoder(
     clip = comfy.sd.CLIP(
         Target, parameters=comfy.utils.calculate_parameters(state), state_dict=[state], model_options={"dtype": dtype}
     )
-    return EllaTextEncoder(clip, config, name)
+    return EllaTextEncoder(clip, config, name, default_length)
 
 
 _QUANTIZATION_KEYS = (".weight_scale", ".input_scale", ".comfy_quant")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
-import comfy.utils
 import folder_paths
 import torch
 from torch import Tensor
 
+from .. import model_files
+
 FOLDER = "sams"
 EXTENSIONS = (".pth", ".pt", ".safetensors")
 FILES = "sam_vit_b_01ec64.pth, sam_vit_l_0b3195.pth or sam_vit_h_4b8939.pth"
+REMEDY = f"Put {FILES} into models/sams and choose it in LMDSAMLoader (SAM 2, HQ-SAM and MobileSAM have other weights)."
 _VARIANT_BY_DEPTH = {12: "vit_b", 24: "vit_l", 32: "vit_h"}
 
 
@@ -79,25 +82,18 @@ def load(name: str) -> SamModel:
             f'there is no SAM file "{name}": put {FILES} into {" or ".join(folder_paths.get_folder_paths(FOLDER))} '
             "and refresh the browser"
         )
-    state = comfy.utils.load_torch_file(path, safe_load=True)
-    state = state.get("model", state) if isinstance(state, dict) else state
-    depth = 1 + max(
-        (int(k.split(".")[2]) for k in state if k.startswith("image_encoder.blocks.")), default=-1
-    )  # fmt: skip
-    variant = _VARIANT_BY_DEPTH.get(depth)
+    state, _ = model_files.load(path, REMEDY)
+    blocks = {int(m[1]) for m in (re.match(r"image_encoder\.blocks\.(\d+)\.", k) for k in state) if m}
+    variant = _VARIANT_BY_DEPTH.get(1 + max(blocks, default=-1))
     if variant is None:
-        sample = ", ".join(sorted(state)[:3])
-        raise ValueError(
-            f'"{name}" is not a Segment Anything checkpoint (its first keys: {sample}): download {FILES}, the '
-            "original SAM release (SAM 2, HQ-SAM and MobileSAM have other weights)"
-        )
+        raise model_files.wrong_kind(path, state, "an original Segment Anything checkpoint", REMEDY)
     model = sam_model_registry[variant](checkpoint=None)
     try:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
-        raise ValueError(
-            f'"{name}" looks like SAM {variant} but does not fit ({str(error).splitlines()[-1].strip()}): get {FILES}'
-        ) from None
+        fault = str(error).splitlines()[-1].strip()
+        raise model_files.refused(path, f"looks like SAM {variant} but does not fit ({fault})", REMEDY) from None
+    model_files.check_numbers(path, state, state, REMEDY)
     model.eval()
     patcher = comfy.model_patcher.ModelPatcher(
         _Holder(model),
