@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import Tensor
@@ -145,6 +145,12 @@ class T5Config:
     num_heads: int
     num_layers: int
     vocab_size: int
+
+    def __post_init__(self) -> None:
+        for size in fields(self):
+            value = getattr(self, size.name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"T5Config: {size.name} must be a whole number of at least 1, got {value!r}")
 
     def as_dict(self) -> dict[str, Any]:
         """In the words of a transformers configuration, as hosts read it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -32,6 +32,10 @@ class ConnectorConfig:
     time_dim: int = 768
 
     def __post_init__(self) -> None:
+        for size in fields(self):
+            value = getattr(self, size.name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"ConnectorConfig: {size.name} must be a whole number of at least 1, got {value!r}")
         if self.width % self.heads:
             raise ValueError(f"A connector of width {self.width} cannot have {self.heads} attention heads.")
         if self.time_channels % 2:

@@ -29,6 +29,10 @@ class RecomputeOptions:
             raise ValueError(
                 f"Unknown schedule '{self.schedule}'; TimestepAwareConditioning knows {', '.join(SCHEDULES)}."
             )
+        for name in ("strength", "start_percent", "end_percent"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+                raise ValueError(f"RecomputeOptions: {name} must be a number from 0 to 1, got {value!r}")
 
     @property
     def neutral(self) -> bool:

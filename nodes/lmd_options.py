@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from comfy_api.latest import io
 
+from ..lmd.sampling.energy import ENERGIES
 from ..lmd.sampling.guidance import parse_iterations
-from ..lmd.sampling.options import PRESETS, LMDOptions
+from ..lmd.sampling.options import PLACEMENTS, PRESETS, LMDOptions
 from .types import OptionsType
 
 CATEGORY = "LMD"
@@ -48,7 +49,7 @@ class LMDOptionsNode(io.ComfyNode):
                                tooltip="Share of the box's cells, the strongest ones, that the energy looks at."),
                 io.Float.Input("bg_top_p", default=e.bg_top_p, **ratio, advanced=True,
                                tooltip="Share of the cells outside the box, the strongest ones, that it looks at."),
-                io.Combo.Input("energy", options=["top", "ratio"], default="top", advanced=True,
+                io.Combo.Input("energy", options=list(ENERGIES), default="top", advanced=True,
                                tooltip="top = LMD; ratio = the energy of Backward Guidance, for comparisons (use a "
                                "loss_scale of 30 and a threshold of 0.2 with it)."),
                 io.String.Input("layers", default=o.layers, advanced=True,
@@ -60,7 +61,7 @@ class LMDOptionsNode(io.ComfyNode):
                                  tooltip="Draw each object in the middle of its own image; it is shifted later."),
                 io.Boolean.Input("horizontal_only", default=o.horizontal_only, advanced=True,
                                  tooltip="Centre objects horizontally only, keeping their height in the picture."),
-                io.Combo.Input("placement", options=["floor", "centre"], default=o.placement, advanced=True,
+                io.Combo.Input("placement", options=list(PLACEMENTS), default=o.placement, advanced=True,
                                tooltip="Where a centred object stands in its own image: on a floor, or in the middle."),
                 io.Float.Input("floor_padding", default=o.floor_padding, **ratio, advanced=True,
                                tooltip="Free space below a centred object, as a share of the canvas."),

@@ -13,9 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import checks
 from ..layout import Box
 
 REFERENCE_EPS = 1e-5
+ENERGIES = ("top", "ratio")
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,13 @@ class EnergyOptions:
     bg_weight: float = 4.0
     reference_weight: float = 2.0
     kind: str = "top"
+
+    def __post_init__(self) -> None:
+        for name in ("fg_top_p", "bg_top_p"):
+            checks.number(self, name, 0, 1)
+        for name in ("fg_weight", "bg_weight", "reference_weight"):
+            checks.number(self, name, 0)
+        checks.one_of(self, "kind", ENERGIES)
 
 
 # Per object, per box, per layer: the saved word-token map of that box's own run at the same step, [B or 1, H, S], or

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from .. import checks
 from .energy import EnergyOptions
 
 REFERENCE_STEPS = 50  # iteration counts are written for the 50 DDIM steps of the reference
 TRAIN_TIMESTEPS = 1000
+MOST_ITERATIONS = 100  # at one step
 FAR_ABOVE_THRESHOLD = 10000.0
 
 
@@ -20,6 +22,7 @@ FAR_ABOVE_THRESHOLD = 10000.0
 class GuidanceOptions:
     """How strongly, how often and how long to guide (docs/lmd.md, 4.5 and 7.2: LMD's defaults).
 
+    `loss_scale` and `loss_threshold` are 0 or more, `max_index_step` is 0..50, `max_iter` a tuple of 0..100.
     `max_iter[i]` is the number of iterations at reference step i (the last entry serves all later ones),
     `max_index_step` the reference step at which guidance ends. `loss_threshold` is compared with the energy before
     `loss_scale`; once it is met, guidance is over for that image. With `catch_up` a step also does the iterations of
@@ -32,6 +35,14 @@ class GuidanceOptions:
     max_iter: tuple[int, ...] = (4,) * 5 + (3,) * 5 + (2,) * 10 + (1,) * 10
     energy: EnergyOptions = field(default_factory=EnergyOptions)
     catch_up: bool = False
+
+    def __post_init__(self) -> None:
+        checks.number(self, "loss_scale", 0)
+        checks.number(self, "loss_threshold", 0)
+        checks.whole(self, "max_index_step", 0, REFERENCE_STEPS)
+        checks.wholes(self, "max_iter", 0, MOST_ITERATIONS)
+        checks.kind(self, EnergyOptions, "energy")
+        checks.kind(self, bool, "catch_up")
 
     @property
     def guides(self) -> bool:
@@ -57,7 +68,7 @@ def parse_iterations(text: str) -> tuple[int, ...]:
             n, k = int(count), int(steps or 1)
         except ValueError:
             n = k = -1
-        if not (0 <= n <= 100 and 0 <= k <= REFERENCE_STEPS):
+        if not (0 <= n <= MOST_ITERATIONS and 0 <= k <= REFERENCE_STEPS):
             raise ValueError(f'iterations are written like "4x5, 3x5, 2x10, 1x10" (count x steps), got {part!r}')
         counts += [n] * k
     return tuple(counts)

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import checks
+
 AGGREGATE_FROM = 0.2  # the reference averages attention from step 10 of 50 on
 
 
@@ -19,6 +21,11 @@ class MaskOptions:
     sigma: float = 1.5
     threshold: float = 0.25
     open_cells: int = 0
+
+    def __post_init__(self) -> None:
+        checks.number(self, "sigma", 0)
+        checks.number(self, "threshold", 0, 1)
+        checks.whole(self, "open_cells", 0)
 
 
 POINT = MaskOptions()

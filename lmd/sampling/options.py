@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
+from .. import checks
 from ..layout import Box
 from .compose import centred_box
 from .guidance import REFERENCE_STEPS, GuidanceOptions
+
+PLACEMENTS = ("floor", "centre")
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,15 @@ class LMDOptions:
     reference_seeds: bool = False
     use_background: bool = True
     use_negative: bool = True
+
+    def __post_init__(self) -> None:
+        checks.kind(self, GuidanceOptions, "guidance")
+        checks.kind(self, str, "layers")
+        checks.number(self, "blending_ratio", 0, 1)
+        checks.number(self, "floor_padding", 0, 1)
+        checks.one_of(self, "placement", PLACEMENTS)
+        checks.whole(self, "objects_at_once", 0)
+        checks.kind(self, bool, *(f.name for f in fields(self) if f.type == "bool"))
 
     def exact_steps(self, steps: int) -> int:
         """How many of `steps` freezing and transfer need; fast_schedule and stop_early leave those as they are (5.5)."""
@@ -78,6 +90,13 @@ class SamplingSettings:
     sampler: str
     scheduler: str
     batch: int = 1
+
+    def __post_init__(self) -> None:
+        checks.whole(self, "seed", 0, 2**64 - 1)
+        checks.whole(self, "steps", 1)
+        checks.whole(self, "batch", 1)
+        checks.number(self, "cfg", 0)
+        checks.kind(self, str, "sampler", "scheduler")
 
     def background_seed(self, image: int) -> int:
         """The reference's seeds: one step of 6789 per repeated image (5.3)."""

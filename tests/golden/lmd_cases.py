@@ -304,7 +304,7 @@ def schedule_ddim(case: dict, rows: list[dict]) -> None:
         near(float(alphas[previous]), row["alpha_cumprod_prev"], 1e-6, "previous alpha")
         near(guidance.step_scale_vp(a), row["step_scale_vp"], 1e-6, "VP step")
         near(sigma, row["sigma"], 1e-6, "sigma")
-        near(guidance.step_scale(1, sigma), row["step_scale_equiv"], 1e-6, "VE step")
+        near(guidance.step_scale(1, sigma), row["step_scale_ve_equiv"], 1e-6, "VE step")
         near(sigma**2, row["sigma_sq"], 1e-6, "sigma squared")
         if steps == guidance.REFERENCE_STEPS:
             equal(guidance.reference_index(row["t"]), row["index"], "reference index")

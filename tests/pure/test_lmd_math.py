@@ -78,6 +78,22 @@ def quadratic(energies: list[list[float]]):
     return lambda x: (torch.tensor(next(calls)), torch.ones_like(x))
 
 
+@pytest.mark.parametrize(("energy", "evaluated"), [(3.0, 1), (3.0000002, 4), (2.9999998, 1)])
+def test_an_energy_at_the_threshold_has_met_it(energy, evaluated):
+    guidance = Guidance(GuidanceOptions(loss_scale=1.0, loss_threshold=3.0, max_iter=(4,)))
+    guidance.step(torch.zeros(1, 1), 0, lambda x: (torch.tensor([energy]), torch.ones_like(x)), 1.0)
+    assert len(guidance.trace) == evaluated
+
+
+@pytest.mark.parametrize(("visited", "expected"), [((0, 12, 25, 37), (39, 21, 5, 0)), ((0,), (65,)), (range(50), None)])
+def test_a_run_of_few_steps_catches_up_on_those_that_it_passes_over(visited, expected):
+    options = GuidanceOptions(catch_up=True)
+    guidance = Guidance(options, tuple(visited))
+    expected = expected or [options.iterations(i) for i in range(50)]
+    assert [guidance.iterations(i) for i in visited] == list(expected)
+    assert Guidance(GuidanceOptions(), tuple(visited)).iterations(0) == 4
+
+
 def test_each_image_stops_for_good_at_its_own_threshold():
     guidance = Guidance(GuidanceOptions(loss_scale=1.0, loss_threshold=3.0, max_iter=(1,), max_index_step=50))
     x = torch.zeros(2, 1)
