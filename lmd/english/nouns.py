@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from . import inflection, lexicon
 
@@ -99,6 +100,7 @@ def head_index(tokens: list[str]) -> int:
     return end - 1
 
 
+@lru_cache(4096)
 def head(phrase: str) -> str:
     """The singular noun that a phrase is about, in lower case: "two old men with hats" -> "man"."""
     tokens = strip_article(phrase.strip()).lower().split() or [""]
@@ -115,6 +117,7 @@ def is_person(noun: str) -> bool:
     return noun in lexicon.PEOPLE or noun.endswith(("man", "woman", "men", "women")) and len(noun) > 5
 
 
+@lru_cache(4096)
 def same(a: str, b: str) -> bool:
     """Can singular nouns `a` and `b` name one thing? Generous: compounds, people and near synonyms are the same."""
     if a == b or (is_person(a) and is_person(b)):

@@ -64,7 +64,7 @@ def check(prompt: str, layout: Layout) -> Verdict:
             found += _counts(scene, layout, elliptic=bool(_ELLIPSIS.search(prompt)))
         if not doubtful and not denies_a_place(prompt):
             found += _relations(scene, layout, mine, prompt)
-    found += [*_geometry(prompt, layout, scene), *_prompts(layout, scene)]
+    found += [*_geometry(prompt, layout), *_prompts(layout, scene)]
     return Verdict(tuple(found), unsure)
 
 
@@ -284,7 +284,7 @@ def _position(thing: Thing, layout: Layout, mine: list[int]) -> list[Violation]:
     return []
 
 
-def _geometry(prompt: str, layout: Layout, scene: Scene | None) -> list[Violation]:
+def _geometry(prompt: str, layout: Layout) -> list[Violation]:
     found = []
     for i, o in enumerate(layout.objects):
         x0, y0, x1, y1 = o.box.corners
@@ -295,16 +295,18 @@ def _geometry(prompt: str, layout: Layout, scene: Scene | None) -> list[Violatio
     for i, a in enumerate(layout.objects):
         for j in range(i + 1, len(layout.objects)):
             b = layout.objects[j]
-            if a.box.iou(b.box) > quality.ONE_PLACE and not touching(scene, prompt, a.phrase, b.phrase):
+            if a.box.iou(b.box) > quality.ONE_PLACE and not touching(prompt, a.phrase, b.phrase):
                 text = f'the boxes of "{a.phrase}" and "{b.phrase}" lie over each other: give each its own place'
                 found.append(Violation("overlap", text, (i,), (j,)))
     return found
 
 
-def touching(scene: Scene | None, prompt: str, a: str, b: str) -> bool:
+@functools.lru_cache(maxsize=4096)
+def touching(prompt: str, a: str, b: str) -> bool:
     """Does the prompt put one of the two on, in, under, behind or in front of the other, or join them otherwise?"""
     if a == b:
         return False
+    scene, _ = understand(prompt)
     for r in scene.relations if scene else ():
         if r.kind in _TOUCH:
             for one, other in ((a, b), (b, a)):

@@ -14,7 +14,7 @@ from itertools import islice
 from ..english.inflection import word_set
 from ..layout import Box, Layout, LayoutObject
 from . import quality
-from .check import MIN_SIDE, Verdict, Violation, check, touching, understand
+from .check import MIN_SIDE, Verdict, Violation, check, touching
 from .relation_checks import words_around
 
 GEOMETRY = ("relation", "overlap", "canvas", "size")
@@ -66,10 +66,8 @@ def _best_step(prompt: str, layout: Layout, verdict: Verdict) -> tuple[Layout, V
 
 def _overlaps(layout: Layout, prompt: str) -> int:
     """Pairs of boxes that overlap although nothing in the prompt brings their things together."""
-    scene, _ = understand(prompt)
     return sum(
-        not touching(scene, prompt, layout.objects[i].phrase, layout.objects[j].phrase)
-        for i, j in quality.overlapping(layout)
+        not touching(prompt, layout.objects[i].phrase, layout.objects[j].phrase) for i, j in quality.overlapping(layout)
     )
 
 
@@ -112,7 +110,6 @@ def _keeps(new: Layout, old: Layout, violation: Violation, prompt: str) -> bool:
     """Does everything that the prompt may put on something else still lie there, do equal things stay equal, and what
     is meant to be small small?
     """
-    scene, _ = understand(prompt)
     spoken = {*violation.boxes, *violation.others}
     was, now = [o.box for o in old.objects], [o.box for o in new.objects]
     names = [o.phrase for o in old.objects]
@@ -125,7 +122,7 @@ def _keeps(new: Layout, old: Layout, violation: Violation, prompt: str) -> bool:
             if names[i] == names[j] and _size(a) == _size(b) and _size(now[i]) != _size(now[j]):
                 return False
             lost = not {i, j} <= spoken and _rests(a, b) and not _rests(now[i], now[j])
-            if lost and touching(scene, prompt, names[i], names[j]):
+            if lost and touching(prompt, names[i], names[j]):
                 return False
     return True
 

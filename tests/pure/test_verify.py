@@ -1,6 +1,7 @@
 """The checker: silent on right layouts, loud on each kind of fault; the repair: geometry only."""
 
 import json
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -291,3 +292,12 @@ def test_a_wrong_place_is_told_to_the_model_in_its_numbers_and_to_the_user_witho
     assert f'give "{less}" a much smaller {axis} and "{more}" a much larger {axis}' in fault.advice
     assert "much smaller" not in fault.text
     assert not any("much smaller" in said for said in repair(f"a cat {relation} a dog", layout)[1])
+
+
+def test_fifty_boxes_on_one_place_and_a_long_prompt_take_no_longer_than_a_breath():
+    prompt = ("a cat and a dog, a bird on a tree behind a house in a park with in the in of " * 60)[:4000]
+    names = ("a cat", "a dog", "a bird", "a tree", "a house")
+    boxes = tuple(LayoutObject(names[i % 5], Box(0.1 + 0.001 * i, 0.1, 0.3, 0.3)) for i in range(50))
+    start = time.process_time()
+    repair(prompt, Layout(512, 512, boxes))
+    assert time.process_time() - start < 15
