@@ -295,7 +295,7 @@ def test_a_wrong_place_is_told_to_the_model_in_its_numbers_and_to_the_user_witho
 
 
 def test_fifty_boxes_on_one_place_and_a_long_prompt_take_no_longer_than_a_breath():
-    prompt = ("a cat and a dog, a bird on a tree behind a house in a park with in the in of " * 60)[:4000]
+    prompt = "a cat and a dog, a bird on a tree behind a house in a park with in the in of " * 15
     names = ("a cat", "a dog", "a bird", "a tree", "a house")
     boxes = tuple(LayoutObject(names[i % 5], Box(0.1 + 0.001 * i, 0.1, 0.3, 0.3)) for i in range(50))
     start = time.process_time()
