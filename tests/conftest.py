@@ -15,8 +15,14 @@ SHARED = pack.ROOT.parent / "shared"
 
 
 @pytest.fixture(scope="session")
+def golden() -> Path:
+    """The reference vectors: what the published implementations computed, see the README there."""
+    return Path(__file__).resolve().parent / "data" / "golden"
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder with reference vectors and benchmark data that lies beside some checkouts."""
+    """A folder beside some checkouts, with published data that is not this project's to pass on."""
     if not SHARED.is_dir():
-        pytest.skip(f"the reference data folder is not here: {SHARED}")
+        pytest.skip(f"the folder of published data is not here: {SHARED}")
     return SHARED

@@ -11,8 +11,8 @@ def _boxes(raw):
     return [(name, Box(*(v / 512 for v in box))) for name, box in raw]
 
 
-def test_reference_vectors(shared):
-    for case in json.loads((shared / "golden/lmd/benchmark_eval.json").read_text())["cases"]:
+def test_reference_vectors(golden):
+    for case in json.loads((golden / "lmd/benchmark_eval.json").read_text())["cases"]:
         given, wanted = case["input"], case["expected"]
         if given["op"] == "predicate":
             query = lmd_benchmark.query(given["prompt"])

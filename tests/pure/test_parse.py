@@ -17,8 +17,8 @@ def _same(boxes):
     return [[name, list(box)] for name, box in boxes]
 
 
-def test_strict_reference_vectors(shared):
-    for case in json.loads((shared / "golden/lmd/parse_response.json").read_text())["cases"]:
+def test_strict_reference_vectors(golden):
+    for case in json.loads((golden / "lmd/parse_response.json").read_text())["cases"]:
         wanted = case["expected"]
         if "error" in wanted:
             with pytest.raises(P.ReplyError) as caught:
@@ -30,14 +30,14 @@ def test_strict_reference_vectors(shared):
             assert (reply.background, reply.negative) == (wanted["bg_prompt"], wanted["neg_prompt"]), case["id"]
 
 
-def test_filter_reference_vectors(shared):
-    for case in json.loads((shared / "golden/lmd/filter_boxes.json").read_text())["cases"]:
+def test_filter_reference_vectors(golden):
+    for case in json.loads((golden / "lmd/filter_boxes.json").read_text())["cases"]:
         options = {k: v for k, v in case["input"].items() if k not in ("boxes", "dict_format")}
         assert _same(filter_boxes_exact(case["input"]["boxes"], **options)) == case["expected"]["boxes"], case["id"]
 
 
-def test_tolerant_parser_agrees_wherever_the_strict_one_reads(shared):
-    for case in json.loads((shared / "golden/lmd/parse_response.json").read_text())["cases"]:
+def test_tolerant_parser_agrees_wherever_the_strict_one_reads(golden):
+    for case in json.loads((golden / "lmd/parse_response.json").read_text())["cases"]:
         if "error" not in case["expected"] and case["id"] not in ("P04", "P05", "P12"):  # "none" is nothing to a user
             reply = P.parse(case["input"]["text"])
             assert _same(reply.boxes) == case["expected"]["boxes"], case["id"]

@@ -14,8 +14,8 @@ def _layout(names, background="A park", size=(512, 512)):
     return Layout(w, h, objects, background)
 
 
-def test_reference_vectors(shared):
-    cases = json.loads((shared / "golden/lmd/convert_spec.json").read_text())["cases"]
+def test_reference_vectors(golden):
+    cases = json.loads((golden / "lmd/convert_spec.json").read_text())["cases"]
     assert cases
     for case in cases:
         given, wanted = case["input"], case["expected"]
