@@ -1,5 +1,7 @@
 """Layout guidance beside what else people have in their graphs: other samplers nodes, ControlNet, FreeU, fp8 weights, ELLA."""
 
+from dataclasses import replace
+
 import comfy.cldm.cldm
 import comfy.controlnet
 import comfy.ops
@@ -35,15 +37,19 @@ class Graph:
         self.guided = patch_guidance(self.base, self.target, TWICE, self.trace)
         self.latent = {"samples": torch.zeros(1, 4, 16, 16)}
 
-    def sample(self, model=None, steps=2):
+    def sample(self, model=None, steps=2, **latent):
         model = model or self.guided
         return nodes.common_ksampler(
-            model, 1, steps, 4.0, "euler", "normal", self.positive, self.negative, self.latent
+            model, 1, steps, 4.0, "euler", "normal", self.positive, self.negative, {**self.latent, **latent}
         )[0]["samples"]  # fmt: skip
 
     def falls(self) -> bool:
-        steps = {s: [float(e.mean()) for t, _, e in self.trace.rows if t == s] for s, _, _ in self.trace.rows}
-        return bool(steps) and all(v[-1] < v[0] for v in steps.values())
+        return fallen(self.trace)
+
+
+def fallen(trace: EnergyTrace) -> bool:
+    steps = {s: [float(e.mean()) for t, _, e in trace.rows if t == s] for s, _, _ in trace.rows}
+    return bool(steps) and all(v[-1] < v[0] for v in steps.values())
 
 
 def out(result):
@@ -178,16 +184,106 @@ def test_ella_tokens_before_clips_shift_the_positions_and_follow_the_timestep(de
     assert seen == [64] and g.falls()
 
 
-def test_a_prompt_from_another_text_warns_and_still_guides(demo, caplog):
-    g = Graph(demo)
-    g.positive = nodes.CLIPTextEncode().encode(g.clip, "a park with a blue dog, a red cat at night")[0]
-    with caplog.at_level("WARNING"):
-        g.sample()
-    assert "not encoded from the guided prompt" in caplog.text and g.trace.rows
+def first_energies(g, positive, batch=1):
+    g.trace.rows.clear()
+    g.positive = positive
+    g.sample(steps=1, samples=torch.zeros(batch, 4, 16, 16))
+    return torch.stack([e for _, _, e in g.trace.rows])
 
 
-def test_a_conditioning_too_short_for_the_prompt_is_an_error(demo):
+def foreign(g, kind):
+    """Positive conditionings that do not hold the guided prompt's encoding."""
+    other = nodes.CLIPTextEncode().encode(g.clip, "a park with a blue dog, a red cat at night")[0]
+    tokens, extra = g.positive[0]
+    made = torch.randn(2, 308, tokens.shape[-1], generator=torch.Generator().manual_seed(4))
+    return {
+        "308 tokens": [[made[:1], extra]],
+        "too short": [[tokens[:, :5], {}]],
+        "another text": other,
+        "average": nodes.ConditioningAverage().addWeighted(g.positive, other, 0.5)[0],
+        "one row of two": [[torch.cat([tokens, other[0][0]]), extra]],
+        "entry per time": [[made[:1], {"start_percent": 0.0, "end_percent": 0.5}], [made[1:], {"start_percent": 0.5}]],
+        "area only": nodes.ConditioningSetArea().append([[made[:1], {}]], 128, 128, 0, 0, 1.0)[0],
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    "kind", ["308 tokens", "too short", "another text", "average", "one row of two", "entry per time", "area only"]
+)
+def test_whatever_conditions_the_sampler_the_energies_are_those_of_the_guided_prompt(demo, kind, caplog):
+    """The latent, and so the attention that is looked for, is the same: only what the image is made of differs."""
     g = Graph(demo)
-    g.positive = [[g.positive[0][0][:, :5], {}]]
-    with pytest.raises(ValueError, match="cannot find its prompt"):
-        g.sample()
+    positive, batch = foreign(g, kind), 2 if kind == "one row of two" else 1
+    with caplog.at_level("INFO"):
+        by_clip = first_energies(g, g.positive, batch)
+        assert "which holds the guided prompt" in caplog.text and "own encoding" not in caplog.text
+        caplog.clear()
+        found = first_energies(g, positive, batch)
+    assert torch.equal(found[0], by_clip[0]) and len(found) == len(by_clip)
+    assert caplog.text.count("the guided prompt's own encoding") == 1
+    unguided = g.sample(g.base, steps=1, samples=torch.zeros(batch, 4, 16, 16))
+    assert not torch.equal(g.sample(steps=1, samples=torch.zeros(batch, 4, 16, 16)), unguided)
+
+
+def test_an_encoding_that_the_model_cannot_read_is_refused(demo):
+    g = Graph(demo)
+    g.target = replace(g.target, conditioning=[[torch.zeros(1, 77, 8), {}]])
+    with pytest.raises(ValueError, match=r"has width 8, this model reads \d+. Connect the CLIP"):
+        g.sample(patch_guidance(g.base, g.target, TWICE, g.trace), steps=1)
+
+
+def test_sdxl_guides_with_the_prompts_own_pooled_vector_and_size(sd15):
+    import test_models
+
+    model = nodes.UNETLoader().load_unet(test_models.diffusion_model("sdxl").name, "default")[0]
+    generator = torch.Generator().manual_seed(0)
+    own, other = (
+        [[torch.randn(1, t, 2048, generator=generator), {"pooled_output": torch.randn(1, 1280, generator=generator)}]]
+        for t in (77, 308)
+    )
+    other[0][1] |= {"width": 4096, "height": 64, "target_width": 512}
+    target, _ = guidance_target(sd15[1], LAYOUT, "")
+    target = replace(target, conditioning=own)
+    first = []
+    for positive in (own, other):
+        trace = EnergyTrace()
+        nodes.common_ksampler(
+            patch_guidance(model, target, TWICE, trace), 1, 1, 4.0, "euler", "normal", positive, own,
+            {"samples": torch.zeros(1, 4, 16, 16)},
+        )  # fmt: skip
+        first.append(trace.rows[0][2])
+    assert torch.equal(*first)
+
+
+@pytest.mark.parametrize("schedule_clip", [False, True])
+def test_scheduled_clip_hooks_are_guided_at_every_step(demo, extra_nodes, schedule_clip):
+    """They give one conditioning entry per keyframe, each with an encoding of its own."""
+    import comfy.hooks
+
+    base, clip, _ = demo
+    lora = {}
+    for key, w in clip.cond_stage_model.state_dict().items():
+        if "self_attn.q_proj.weight" in key:
+            name = "lora_te_" + key.split("transformer.", 1)[1].removesuffix(".weight").replace(".", "_")
+            generator = torch.Generator().manual_seed(len(key))
+            lora[f"{name}.lora_down.weight"] = torch.randn(4, w.shape[1], generator=generator)
+            lora[f"{name}.lora_up.weight"] = torch.randn(w.shape[0], 4, generator=generator) * 0.3
+    hooks = comfy.hooks.create_hook_lora(lora=lora, strength_model=1.0, strength_clip=1.0)
+    keyframes = comfy.hooks.HookKeyframeGroup()
+    for strength, start in ((1.0, 0.0), (0.5, 0.3), (0.0, 0.6)):
+        keyframes.add(comfy.hooks.HookKeyframe(strength=strength, start_percent=start))
+    hooks.set_keyframes_on_hooks(hook_kf=keyframes)
+    clip = hooked(extra_nodes, clip, hooks, schedule_clip)
+    target, positive = guidance_target(clip, LAYOUT, "")
+    assert len(positive) == (3 if schedule_clip else 1)
+    trace = EnergyTrace()
+    guided = patch_guidance(base, target, TWICE, trace)
+    negative = nodes.CLIPTextEncode().encode(clip, "blurry")[0]
+    latent = {"samples": torch.zeros(1, 4, 16, 16)}
+    nodes.common_ksampler(guided, 3, 8, 4.0, "euler", "normal", positive, negative, latent)
+    assert sorted({step for step, _, _ in trace.rows}) == list(range(8)) and fallen(trace)
+
+
+def hooked(extra_nodes, clip, hooks, schedule_clip):
+    node = extra_nodes["SetClipHooks"]
+    return getattr(node(), node.FUNCTION)(clip=clip, apply_to_conds=True, schedule_clip=schedule_clip, hooks=hooks)[0]

@@ -1,19 +1,18 @@
 """Layout guidance on the real U-Net: gradients, every sampler, neutrality, conditionings, model families."""
 
-import copy
+from dataclasses import replace
 
 import comfy.samplers
 import pytest
 import torch
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
 from ella_lmd.lmd.sampling import stages
-from ella_lmd.lmd.sampling.energy import EnergyOptions, energies, total_energy
+from ella_lmd.lmd.sampling.energy import EnergyOptions, energies
 from ella_lmd.lmd.sampling.guidance import GuidanceOptions
 from ella_lmd.lmd.sampling.tokens import PhraseNotFound
 from ella_lmd.nodes.host.guidance import guide as guide_module
 from ella_lmd.nodes.host.guidance import step_hooks
 from ella_lmd.nodes.host.guidance.attention import Layer, guided_layers, mask_layer
-from ella_lmd.nodes.host.guidance.gradients import energy_gradient
 from ella_lmd.nodes.host.guidance.guide import EnergyTrace, guidance_target, patch_guidance
 from ella_lmd.nodes.host.guidance.sampler_patch import UnsupportedSampler
 from ella_lmd.nodes.host.guidance.step_plan import call_plan
@@ -291,12 +290,57 @@ def test_combined_conditioning_guides_the_entry_that_holds_the_phrases(sd15):
     assert torch.allclose(g.trace.rows[0][2], energy, atol=1e-4)
 
 
-def test_an_area_conditioning_maps_the_boxes_into_its_area(sd15):
-    """Guiding inside an area that is the left half equals guiding that half's own latent with boxes moved into it."""
-    g = Guided(sd15)
-    g.positive = nodes.ConditioningSetArea().append(g.positive, 64, 128, 0, 0, 1.0)[0]
-    g.sample(g.guided, steps=1)
-    assert len(g.trace.rows) == 1 and torch.isfinite(g.trace.rows[0][2]).all()
+def evaluated(model, target, positive, x, sigma=8.0):
+    """(energy [B], gradient) of a latent of the host's sampler at the first step of a run on it."""
+    found = []
+
+    class Once:
+        def __init__(self, run):
+            self.guide = guide_module.Guide(run, target, EVERY_STEP, EnergyTrace())
+
+        def before_step(self, latent, step):
+            found.append(self.guide.arguments(step)[1](x))
+            return latent
+
+        def finish(self, latent):
+            return latent
+
+    patched = model.clone()
+    guide_module.add_step_hook(patched, "once", Once)
+    comfy.samplers.sample(
+        patched, torch.zeros_like(x), positive, positive, 1.0, patched.load_device,
+        comfy.samplers.sampler_object("euler"), torch.tensor([sigma, 0.0]), model_options=patched.model_options,
+        latent_image=torch.zeros_like(x), seed=1,
+    )  # fmt: skip
+    return found[0]
+
+
+@pytest.mark.parametrize(("area", "place"), [((64, 128, 64, 0), (slice(None), slice(8, None))),
+                                             ((128, 64, 0, 64), (slice(8, None), slice(None)))])  # fmt: skip
+def test_an_area_conditioning_maps_the_boxes_into_its_area(sd15, area, place):
+    """Guiding inside an area that is a half equals guiding that half's own latent with boxes moved into it."""
+    model, clip, _ = sd15
+    target, positive = guidance_target(clip, LAYOUT, "")
+    width, height, left, top = area
+    x = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(3)) * 8
+    within = nodes.ConditioningSetArea().append(positive, width, height, left, top, 1.0)[0]
+    energy, gradient = evaluated(model, target, within, x)
+    rows, columns = place
+    moved = [
+        replace(o, boxes=tuple(
+            Box((b.x * 128 - left) / width, (b.y * 128 - top) / height, b.w * 128 / width, b.h * 128 / height)
+            for b in o.boxes
+        ))
+        for o in target.objects
+    ]  # fmt: skip
+    inside = [o for o in moved if o.boxes[0].x < 1 and o.boxes[0].x + o.boxes[0].w > 0]
+    half = replace(target, objects=tuple(inside), canvas=(width, height))
+    own_energy, own_gradient = evaluated(model, half, positive, x[..., rows, columns].clone())
+    assert len(inside) == (1 if left else 2)
+    assert torch.allclose(energy, own_energy, rtol=1e-5)
+    part = gradient[..., rows, columns]
+    assert part.norm() > 0 and (part - own_gradient).norm() / own_gradient.norm() < 1e-4
+    assert gradient.norm() == pytest.approx(float(part.norm()), rel=1e-6), "nothing outside the area"
 
 
 def test_a_time_range_that_has_not_begun_leaves_the_step_alone(sd15):
@@ -364,10 +408,8 @@ def test_the_gradient_equals_a_plain_full_forward_outside_inference_mode(sd15):
                 local = [
                     o.__class__(o.phrase, o.boxes, tuple(map(columns.index, o.positions)), 0) for o in target.objects
                 ]
-                energy = lambda maps: total_energy(maps, local, EnergyOptions())  # noqa: E731
-                seen["found"] = energy_gradient(
-                    step.run.guider, cond, x, step.sigma, step.run.model_options, self.guide.layers, columns, energy
-                )
+                energy = lambda maps, rows=None: energies(maps, local, EnergyOptions())  # noqa: E731
+                seen["found"] = step.run.gradient(cond, x, step.sigma, self.guide.layers, columns, energy)
                 seen["context"] = cond["model_conds"]["c_crossattn"].cond.clone()
                 seen["sampling"] = step.run.guider.inner_model.model_sampling
                 seen["state"] = {
@@ -383,7 +425,7 @@ def test_the_gradient_equals_a_plain_full_forward_outside_inference_mode(sd15):
     step_hooks.add_step_hook(patched, "spy", make_hook)
     latent = {"samples": torch.zeros(1, 4, 16, 16)}
     nodes.common_ksampler(patched, 1, 3, 4.0, "euler", "normal", positive, negative, latent)
-    energy, gradient = seen["found"]
+    energy, gradient = seen["found"].energy, seen["found"].gradient
     expected_energy, expected = plain_gradient(seen)
     assert torch.allclose(energy, expected_energy, rtol=1e-5)
     assert (gradient - expected).norm() / expected.norm() < 1e-4
@@ -422,7 +464,7 @@ def plain_gradient(seen: dict) -> tuple[torch.Tensor, torch.Tensor]:
         sigma = seen["sigma"].clone()
         t = seen["sampling"].timestep(sigma).float().clone()
         unet(x / (sigma**2 + 1).sqrt().view(-1, 1, 1, 1), t, context=seen["context"].float().clone())
-        energy = seen["energy"]([maps[layer] for layer in seen["layers"]])
+        energy = seen["energy"]([maps[layer] for layer in seen["layers"]]).total
         return energy.detach(), torch.autograd.grad(energy.sum(), x)[0]
 
 
@@ -463,8 +505,7 @@ def test_other_families_are_guided_by_the_same_rule(family, sd15):
     width = {"sd2": 1024, "sdxl": 2048}[family]
     features = torch.randn(1, 77, width, generator=generator)
     extra = {"pooled_output": torch.randn(1, 1280, generator=generator)} if family == "sdxl" else {}
-    target = copy.copy(target)
-    object.__setattr__(target, "encoding", features)
+    target = replace(target, conditioning=[[features, extra]])
     trace = EnergyTrace()
     patched = patch_guidance(model, target, TWICE, trace)
     latent = {"samples": torch.zeros(1, 4, 16, 16)}

@@ -58,7 +58,7 @@ def target_and_conditioning(family: str, prompt_tokens: int = 77) -> tuple[Any, 
         GuidedObject("a blue vase", (Box(0.55, 0.2, 0.4, 0.6),), (9, 10, 11), 11),
     )
     extra = {"pooled_output": torch.zeros(1, 1280)} if family == random_models.SDXL else {}
-    return Target(objects, encoding, (512, 512)), [[encoding, extra]]
+    return Target(objects, [[encoding, extra]], (512, 512)), [[encoding, extra]]
 
 
 def probe(model: Any, target: Any, positive: list, size: int, batch: int, measured: Any, sigma: float = 14.0) -> Any:

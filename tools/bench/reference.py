@@ -85,7 +85,7 @@ def compare(args: Any, folder: Path) -> dict[str, Any]:
     def measured(guide, x, step):
         torch.save(
             {
-                "latents": x.float().cpu() / (sigma**2 + 1) ** 0.5, "prompt": target.encoding,
+                "latents": x.float().cpu() / (sigma**2 + 1) ** 0.5, "prompt": target.conditioning[0][0],
                 "boxes": [[(b.x, b.y, b.x + b.w, b.y + b.h) for b in o.boxes] for o in target.objects],
                 "positions": [list(o.positions) for o in target.objects],
             },

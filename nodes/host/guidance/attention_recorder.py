@@ -13,8 +13,7 @@ from torch import Tensor
 from ....lmd.layout import Layout
 from ....lmd.pictures.attention_record import AttentionRecord, Look, joined
 from .attention import COND, Layer, add_patches, attention_output, probabilities, resolve_layers
-from .guide import Target, guidance_target
-from .token_positions import offset_in, shifted
+from .guide import Target, guidance_target, holding
 
 log = logging.getLogger(__name__)
 KEY = "lmd_attention_record"
@@ -34,11 +33,10 @@ class Watch:
         self.record.looks.clear()
         self.latest.clear()
         self.record.steps, self.entry = steps, None
-        for cond in guider.conds.get("positive") or []:
-            offset = offset_in(cond["model_conds"]["c_crossattn"].cond, self.target.encoding)
-            if offset is not None and cond.get("area") is None:
+        for cond, objects in holding(guider.conds.get("positive") or [], self.target):
+            if cond.get("area") is None:
                 self.entry = cond["uuid"]
-                self.columns = [list(o.positions) for o in shifted(self.target.objects, offset)]
+                self.columns = [list(o.positions) for o in objects]
                 return
         log.warning(
             "attention is not recorded: the positive conditioning was not encoded from the recorded prompt. Use the "

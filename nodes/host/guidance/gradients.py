@@ -16,7 +16,7 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from ....lmd.sampling.energy import AttentionMap
+from ....lmd.sampling.energy import AttentionMap, Energies
 from .attention import GUIDED_PASS, Capture, Layer, LayersDone, add_patches, differentiable
 from .grad_weights import grad_ready, normal
 from .memory_plan import ADVICE, Economy, GuidanceOutOfMemory, is_out_of_memory, recomputed
@@ -34,7 +34,7 @@ NO_GRADIENT = (
 class GradientJob:
     """What one latent wants to know: the energy of one positive conditioning entry, and its gradient.
 
-    `x` [B, C, h, w], `sigma` [B]. `energy(maps, rows)` gives E [rows] from the maps of those rows of the batch, with
+    `x` [B, C, h, w], `sigma` [B]. `energy(maps, rows)` gives the energies [rows] from the maps of those rows of the batch, with
     `columns` as their token axis; `rows` is a slice of the B images.
     """
 
@@ -42,10 +42,19 @@ class GradientJob:
     x: Tensor
     sigma: Tensor
     columns: Sequence[int]
-    energy: Callable[[list[AttentionMap], slice], Tensor]
+    energy: Callable[[list[AttentionMap], slice], Energies]
 
 
-Found = tuple[Tensor, Tensor] | None  # energy [B] and gradient, or None: the entry takes no part at this sigma
+@dataclass(frozen=True)
+class EnergyGradient:
+    """`energy` [B], its `gradient` [B, C, h, w] with respect to the latent, and each object's own energy [O, B]."""
+
+    energy: Tensor
+    gradient: Tensor
+    objects: Tensor
+
+
+Found = EnergyGradient | None  # None: the entry takes no part at this sigma
 
 
 def uncompiled() -> contextlib.AbstractContextManager:
@@ -57,24 +66,6 @@ def uncompiled() -> contextlib.AbstractContextManager:
     if "torch._dynamo.eval_frame" not in sys.modules:
         return contextlib.nullcontext()
     return torch.compiler.set_stance("force_eager")
-
-
-def energy_gradient(
-    guider: Any,
-    cond: dict,
-    x: Tensor,
-    sigma: Tensor,
-    model_options: dict,
-    layers: Sequence[Layer],
-    columns: Sequence[int],
-    energy: Callable[[list[AttentionMap]], Tensor],
-) -> Found:
-    """Energy [B] of one positive conditioning entry and its gradient with respect to `x`, in one pass if it fits.
-
-    `energy` gets the maps of `layers` in order, with `columns` as their token axis.
-    """
-    job = GradientJob(cond, x, sigma, columns, lambda maps, rows: energy(maps))
-    return energy_gradients(guider, [job], model_options, layers, Economy(rows=len(x)))[0]
 
 
 def energy_gradients(
@@ -106,13 +97,20 @@ def energy_gradients(
     for job in jobs:
         own = found[start : start + len(job.x)]
         start += len(own)
-        taken = all(f is not None for f in own)
-        result.append((torch.cat([e for e, _ in own]), torch.cat([g for _, g in own])) if taken else None)
+        result.append(_of_batch([f for f in own if f is not None]) if None not in own else None)
     return result
 
 
+def _of_batch(images: Sequence[EnergyGradient]) -> EnergyGradient:
+    return EnergyGradient(
+        torch.cat([i.energy for i in images]),
+        torch.cat([i.gradient for i in images]),
+        torch.cat([i.objects for i in images], 1),
+    )
+
+
 def _all_passes(guider, images, model_options, layers, economy) -> list[Found]:
-    """Per image its energy [1] and gradient [1, C, h, w], `economy.rows` images at a time."""
+    """Per image its energies [1] and gradient [1, C, h, w], `economy.rows` images at a time."""
     found: list[Found] = []
     # A ControlNet's pictures belong to the images of the whole batch.
     rows = len(images) if images[0][0].cond.get("control") is not None else economy.rows
@@ -154,12 +152,13 @@ def _one_pass(guider, images, model_options, layers, economy: Economy) -> list[F
                         own = [_part(capture.maps[layer], slice(start, end), columns, job.columns) for layer in layers]
                         values.append(job.energy(own, rows))
                         start = end
-                    value = torch.cat(values)
+                    value = torch.cat([v.total for v in values])
                     if not value.requires_grad:
                         raise ValueError(NO_GRADIENT.format(where=""))
                     scale = HALF_LOSS_SCALE if model.get_dtype_inference() == torch.float16 else 1.0
                     (gradient,) = torch.autograd.grad(value.sum() * scale, leaf)
-                return list(zip(value.detach().split(1), (gradient / scale).split(1)))
+                own = [part for v in values for part in v.objects.split(1, 1)]
+                return [EnergyGradient(*one) for one in zip(value.detach().split(1), (gradient / scale).split(1), own)]
         except RuntimeError as error:
             if "autograd formula" in str(error):
                 raise ValueError(NO_GRADIENT.format(where=f" ({error})")) from error

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from ....lmd.layout import Box, Layout
 from ....lmd.prompts import overall_prompt
-from ....lmd.sampling.energy import AttentionMap, GuidedObject, References, energies
+from ....lmd.sampling.energy import AttentionMap, Energies, GuidedObject, References, energies
 from ....lmd.sampling.guidance import Guidance, GuidanceOptions, reference_index
 from ....lmd.sampling.stages import Evaluate, GuidanceStage
 from .attention import resolve_layers
+from .gradients import EnergyGradient
+from .own_encoding import own_entries
 from .sampler_run import SamplerRun, Step
 from .step_hooks import RunHook, add_step_hook
 from .token_positions import encode, guided_objects, offset_in, shifted, tokenizer
@@ -28,14 +30,15 @@ CANVAS_TOLERANCE = 0.05  # of the aspect ratio: latents are rounded to whole cel
 
 @dataclass(frozen=True)
 class Target:
-    """What to guide: the objects with token positions in `encoding` [1, L, C], the prompt's own text encoding.
+    """What to guide: the objects, with token positions in the prompt's own `conditioning`, as CLIPTextEncode gives it.
 
+    That has one entry, or several with a time range each (the host's scheduled CLIP hooks), each of features [1, L, C].
     `layers` is "auto" or a list such as "middle.0, output.3". Guidance is active from `start_percent` to `end_percent`
     of the sampling range, as in the host's own nodes. `canvas` is the layout's (width, height) in pixels.
     """
 
     objects: tuple[GuidedObject, ...]
-    encoding: Tensor
+    conditioning: Sequence
     canvas: tuple[int, int]
     layers: str = "auto"
     start_percent: float = 0.0
@@ -57,6 +60,20 @@ class EnergyTrace:
     parts: list[Tensor | None] = field(default_factory=list)
     numbers: tuple[tuple[int, ...], ...] = ()
 
+    def begin(self, objects: Sequence[GuidedObject], threshold: float) -> None:
+        """A run that guides these objects starts; what was measured in an earlier one goes."""
+        self.rows.clear()
+        self.parts.clear()
+        self.threshold = threshold
+        self.phrases = tuple(o.phrase for o in objects)
+        self.numbers = tuple(o.numbers or (i + 1,) for i, o in enumerate(objects))
+
+    def add(self, step: int, index: int, found: EnergyGradient) -> None:
+        """An evaluation before sampler step `step`, reference step `index`."""
+        self.rows.append((step, index, found.energy.float().cpu()))
+        whole = len(found.objects) == len(self.phrases)
+        self.parts.append(found.objects.float().cpu() if whole else None)
+
     def curves(self) -> tuple[list[tuple[str, list[tuple[int, int, Tensor]]]], list[int]]:
         """One curve per phrase and one of all together, as `(name, rows)`, and their numbers (0: all together)."""
         if len(self.phrases) < 2 or not self.parts or any(p is None for p in self.parts):
@@ -68,6 +85,8 @@ class EnergyTrace:
         return curves, [0, *(own[0] for own in self.numbers)]
 
 
+# A prepared positive conditioning entry, and the objects with their token positions in it.
+Entry = tuple[dict, tuple[GuidedObject, ...]]
 # References of one step for the attention transfer term: step index -> maps per object, box and layer.
 ReferencesAt = Callable[[int], References | None]
 
@@ -89,13 +108,8 @@ class Guide:
         self.layers = resolve_layers(target.layers, run.guider.inner_model.diffusion_model)
         sampling = run.guider.inner_model.model_sampling
         self.sigmas = tuple(sampling.percent_to_sigma(p) for p in (target.start_percent, target.end_percent))
-        self._entries: dict[int, tuple[GuidedObject, ...]] | None = None
-        trace.rows.clear()
-        trace.parts.clear()
-        trace.threshold = options.loss_threshold
-        trace.phrases = tuple(o.phrase for o in target.objects)
-        trace.numbers = tuple(o.numbers or (i + 1,) for i, o in enumerate(target.objects))
-        self._parts: dict[int, Tensor] = {}
+        self._entries: list[Entry] = []
+        trace.begin(target.objects, options.loss_threshold)
 
     def arguments(self, step: Step) -> tuple[int, Evaluate, float]:
         """`(reference index, evaluate, step scale)` for `Guidance.step` at this step."""
@@ -109,10 +123,10 @@ class Guide:
             if not end <= sigma <= start:
                 return None
             found = self._evaluate(latent, step, references)
-            if found is not None:
-                self.trace.rows.append((step.index, index, found[0].float().cpu()))
-                self.trace.parts.append(None if found[2] is None else found[2].float().cpu())
-            return found and found[:2]
+            if found is None:
+                return None
+            self.trace.add(step.index, index, found)
+            return found.energy, found.gradient
 
         return index, evaluate, self.run.step_scale(step.sigma)
 
@@ -132,75 +146,65 @@ class Guide:
             values = " -> ".join(f"{float(e.mean()):.3f}" for e in seen)
             log.info("%s: step %d, energy %s", self.trace.title, step.index, values)
 
-    def _evaluate(
-        self, latent: Tensor, step: Step, references: References | None
-    ) -> tuple[Tensor, Tensor, Tensor | None] | None:
-        """Energy [B], gradient and the phrases' own energies [O, B], averaged over the positive entries that hold them.
+    def _evaluate(self, latent: Tensor, step: Step, references: References | None) -> EnergyGradient | None:
+        """Energies and gradient, averaged over the positive entries that hold the prompt and apply at this step.
 
-        None if none is active; no energies of their own where an entry's area leaves a phrase out.
+        None if none applies. Without the phrases' own energies where an entry's area leaves a phrase out.
         """
         view, mask = self.run.view(latent, step.sigma, step.denoise_mask)
-        values, gradients, parts = [], [], []
-        for cond, objects in self._conditionings():
+        found: list[EnergyGradient] = []
+        for cond, objects in self._conditionings(len(latent)):
             area = cond.get("area")
             objects = _in_area(objects, area, latent.shape[-2:])
             saved = references if area is None else None  # saved maps show the whole canvas
-            found = self._gradient(cond, objects, view, step.sigma, saved) if objects else None
-            if found is not None:
-                values.append(found[0])
-                gradients.append(found[1])
-                if len(objects) == len(self.target.objects):
-                    parts.append(torch.cat([self._parts[first] for first in sorted(self._parts)], 1))
-        if not values:
+            one = self._gradient(cond, objects, view, step.sigma, saved) if objects else None
+            if one is not None:
+                found.append(one)
+        if not found:
             return None
-        energy = torch.stack(values).mean(0)
-        gradient = torch.stack(gradients).mean(0)
-        own = torch.stack(parts).mean(0) if len(parts) == len(values) else None
-        return energy, gradient if mask is None else gradient * mask, own
+        energy = torch.stack([f.energy for f in found]).mean(0)
+        gradient = torch.stack([f.gradient for f in found]).mean(0)
+        complete = all(len(f.objects) == len(self.target.objects) for f in found)
+        own = torch.stack([f.objects for f in found]).mean(0) if complete else energy.new_zeros(0, len(energy))
+        return EnergyGradient(energy, gradient if mask is None else gradient * mask, own)
 
-    def _gradient(self, cond, objects, view, sigma, references) -> tuple[Tensor, Tensor] | None:
+    def _gradient(self, cond, objects, view, sigma, references) -> EnergyGradient | None:
         columns = sorted({p for o in objects for p in (*o.positions, o.word)})
         place = {p: i for i, p in enumerate(columns)}
         local = [replace(o, positions=tuple(place[p] for p in o.positions), word=place[o.word]) for o in objects]
-        self._parts = {}
 
-        def energy(maps: list[AttentionMap], rows: slice) -> Tensor:
-            return self._energy(maps, local, _rows(references, rows), rows.start)
+        def energy(maps: list[AttentionMap], rows: slice) -> Energies:
+            return energies(maps, local, self.guidance.options.energy, _rows(references, rows))
 
         return self.run.gradient(cond, view, sigma, self.layers, columns, energy)
 
-    def _energy(self, maps: list[AttentionMap], objects: Sequence[GuidedObject], references, first: int = 0) -> Tensor:
-        """The energy of some images, `first` being the first of them; the phrases' own ones are kept for the trace."""
-        found = energies(maps, objects, self.guidance.options.energy, references)
-        self._parts[first] = found.objects
-        return found.total
+    def _conditionings(self, batch: int) -> list[Entry]:
+        """The entries to guide with: the positive ones that hold the prompt; if none does, its own encoding in them."""
+        if not self._entries:
+            positive = self.run.positive
+            self._entries = holding(positive, self.target)
+            source = "the positive conditioning, which holds the guided prompt"
+            if positive and not self._entries:
+                own = own_entries(self.run, positive, self.target.conditioning, batch)
+                self._entries = [(cond, self.target.objects) for cond in own]
+                source = (
+                    "the guided prompt's own encoding: the positive conditioning does not hold it (another text or "
+                    "encoder, or averaged), and goes on conditioning the image"
+                )
+            log.info("%s reads the attention of %s", self.trace.title, source)
+        return self._entries
 
-    def _conditionings(self) -> list[tuple[dict, tuple[GuidedObject, ...]]]:
-        """The positive entries that contain the prompt, each with the objects' positions in it."""
-        positive = self.run.positive
-        if self._entries is None:
-            self._entries = {}
-            for i, cond in enumerate(positive):
-                offset = offset_in(cond["model_conds"]["c_crossattn"].cond, self.target.encoding)
-                if offset is not None:
-                    self._entries[i] = shifted(self.target.objects, offset)
-            if not self._entries:
-                self._entries = self._assumed(positive)
-        return [(positive[i], objects) for i, objects in self._entries.items()]
 
-    def _assumed(self, positive: Sequence[dict]) -> dict[int, tuple[GuidedObject, ...]]:
-        length = self.target.encoding.shape[1]
-        fits = [i for i, c in enumerate(positive) if c["model_conds"]["c_crossattn"].cond.shape[1] >= length]
-        if not fits:
-            raise ValueError(
-                "layout guidance cannot find its prompt in the positive conditioning, which is too short for it: "
-                "use the conditioning that the guidance node gives, or encode the very same text"
-            )
-        log.warning(
-            "the positive conditioning was not encoded from the guided prompt as it stands (another text, another "
-            "CLIP, or averaged): token positions are taken from the guided prompt"
-        )
-        return {fits[0]: self.target.objects}
+def holding(positive: Sequence[dict], target: Target) -> list[Entry]:
+    """The prepared positive entries that hold one of the target's encodings by value."""
+    found = []
+    for cond in positive:
+        for encoding, _ in target.conditioning:
+            offset = offset_in(cond["model_conds"]["c_crossattn"].cond, encoding)
+            if offset is not None:
+                found.append((cond, shifted(target.objects, offset)))
+                break
+    return found
 
 
 def _rows(references: References | None, rows: slice) -> References | None:
@@ -239,7 +243,7 @@ def guidance_target(
     positive = encode(clip, text)
     objects = guided_objects(overall.groups, text, tokenizer(clip))
     canvas = (layout.width, layout.height)
-    return Target(objects, positive[0][0], canvas, layers, start_percent, end_percent), positive
+    return Target(objects, positive, canvas, layers, start_percent, end_percent), positive
 
 
 def guides_anything(options: GuidanceOptions, target: Target) -> bool:

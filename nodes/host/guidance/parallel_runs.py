@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ....lmd.sampling.energy import AttentionMap
+from ....lmd.sampling.energy import AttentionMap, Energies
 from .attention import Layer
-from .gradients import GradientJob, energy_gradients, rows_of, uncompiled
+from .gradients import EnergyGradient, GradientJob, energy_gradients, rows_of, uncompiled
 from .lockstep import Ask, run_lanes
 from .memory_plan import Economy
 from .sampler_patch import wrap_sampler
@@ -101,8 +101,8 @@ class LaneRun(SamplerRun):
 
     def gradient(
         self, cond: dict, x: Tensor, sigma: Tensor, layers: Sequence[Layer], columns: Sequence[int],
-        energy: Callable[[list[AttentionMap], slice], Tensor],
-    ) -> tuple[Tensor, Tensor] | None:  # fmt: skip
+        energy: Callable[[list[AttentionMap], slice], Energies],
+    ) -> EnergyGradient | None:  # fmt: skip
         return self.ask((layers, GradientJob(cond, x, sigma, columns, energy)))
 
 

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ....lmd.sampling.energy import AttentionMap
+from ....lmd.sampling.energy import AttentionMap, Energies
 from ....lmd.sampling.guidance import reference_index, step_scale
 from ....lmd.sampling.schedule import timestep_at
 from .attention import Layer
-from .gradients import GradientJob, energy_gradients
+from .gradients import EnergyGradient, GradientJob, energy_gradients
 from .memory_plan import Economy
 
 
@@ -36,9 +36,9 @@ class SamplerRun:
 
     def gradient(
         self, cond: dict, x: Tensor, sigma: Tensor, layers: Sequence[Layer], columns: Sequence[int],
-        energy: Callable[[list[AttentionMap], slice], Tensor],
-    ) -> tuple[Tensor, Tensor] | None:  # fmt: skip
-        """Energy [B] and gradient for an entry of `positive`; see gradients.GradientJob and energy_gradients."""
+        energy: Callable[[list[AttentionMap], slice], Energies],
+    ) -> EnergyGradient | None:  # fmt: skip
+        """Energies and gradient for an entry of `positive`; see gradients.GradientJob and energy_gradients."""
         job = GradientJob(cond, x, sigma, columns, energy)
         return energy_gradients(self.guider, [job], self.model_options, layers, self.economy)[0]
 

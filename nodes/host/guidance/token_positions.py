@@ -146,15 +146,16 @@ _WORDINGS = (
 def offset_in(cross_attention: Tensor, expected: Tensor) -> int | None:
     """Where the text's own encoding [1, L, C] starts on the token axis of a conditioning's tensor [B, T, C].
 
-    Other tokens may stand before it (ELLA's) or after it (ConditioningConcat). None if it is not there, because the
-    conditioning was made from another text, another CLIP, or was averaged.
+    Other tokens may stand before it (ELLA's) or after it (ConditioningConcat). None if it is not there in every row,
+    because the conditioning was made from another text, another CLIP, or was averaged.
     """
-    have, want = cross_attention[:1].float(), expected.to(cross_attention.device).float()
+    have, want = cross_attention.float(), expected.to(cross_attention.device).float()
     length = want.shape[1]
     if have.shape[-1] != want.shape[-1]:
         return None
     for start in range(have.shape[1] - length + 1):
-        if torch.allclose(have[:, start : start + length], want, rtol=1e-3, atol=1e-3):
+        part = have[:, start : start + length]
+        if torch.allclose(part, want.expand_as(part), rtol=1e-3, atol=1e-3):
             return start
     return None
 

@@ -264,7 +264,7 @@ class ObjectStage:
     def _target(self, job: ObjectJob) -> Target:
         groups = (Group(job.item.phrase, job.item.word, (job.box,), job.item.span),)
         objects = guided_objects(groups, job.item.prompt, tokenizer(self.clip))
-        return Target(objects, job.positive[0][0], self.canvas, self.options.layers)
+        return Target(objects, job.positive, self.canvas, self.options.layers)
 
     def _finished(self, job: ObjectJob, stage: stages.ObjectStage, trace: EnergyTrace, result: Tensor) -> ObjectRun:
         latents = stage.latents

@@ -13,7 +13,7 @@ from ....lmd.sampling import schedule, stages
 from ....lmd.sampling.energy import GuidedObject, References
 from ....lmd.sampling.object_runs import ObjectRuns, compose_runs
 from ....lmd.sampling.tokens import extend
-from ..guidance.attention import use_fused_on_cpu
+from ..guidance.attention import resolve_layers, use_fused_on_cpu
 from ..guidance.guide import EnergyTrace, Guide, Target, reserve_memory
 from ..guidance.step_hooks import RunHook, add_step_hook
 from ..guidance.token_positions import encode, guided_objects, tokenizer
@@ -43,7 +43,7 @@ def compose_and_sample(
     text = extend(prompt, [g.phrase for g in overall.groups], tokenize) if prompt else overall.prompt
     encoding = encode(clip, text)
     canvas = (layout.width, layout.height)
-    target = Target(guided_objects(overall.groups, text, tokenize), encoding[0][0], canvas, options.layers)
+    target = Target(guided_objects(overall.groups, text, tokenize), encoding, canvas, options.layers)
     extra_negative = layout.negative if options.use_negative else ""
     negative_cond = negative_cond or encode(clip, negative or with_negative(extra_negative, OVERALL_NEGATIVE))
     sigmas = sigmas_of(model, settings)
@@ -72,8 +72,9 @@ def compose_and_sample(
 def _overall_hook(target, options, trace, composition, objects, frozen, run):
     if not objects.runs:
         return None
-    guide = Guide(run, target, options.guidance, trace)
-    guide.references = _references([str(layer) for layer in guide.layers], target.objects, composition)
+    layers = resolve_layers(target.layers, run.guider.inner_model.diffusion_model)
+    references = _references([str(layer) for layer in layers], target.objects, composition)
+    guide = Guide(run, target, options.guidance, trace, references)
     stage = stages.OverallStage(guide.guidance, composition.latents, composition.mask, frozen)
     return RunHook(guide, stage)
 
