@@ -46,9 +46,7 @@ class RayLane:
                 pack = tools.module_from_spec(found)
                 found.loader.exec_module(pack)
                 pack.register()
-                from ella_lmd.evaluation.lanes import Spec
-
-                self.worker = Spec(place, arguments).build()
+                self.worker: Any = None
 
             def pid(self) -> int:
                 return os.getpid()
@@ -56,6 +54,9 @@ class RayLane:
             def do(self, job: bytes) -> bytes:
                 import pickle
 
+                from ella_lmd.evaluation.lanes import Spec
+
+                self.worker = self.worker or Spec(place, arguments).build()
                 return pickle.dumps(self.worker.do(pickle.loads(job)))
 
         return self._ray.remote(Holder).options(num_cpus=1, num_gpus=self._gpus).remote()

@@ -161,9 +161,11 @@ def merged(args: argparse.Namespace, state: run.Run) -> None:
 
 
 def device_of(args: argparse.Namespace) -> str:
+    if args.device:
+        return args.device
     import torch
 
-    return args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def say(text: str) -> None:

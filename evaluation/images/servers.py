@@ -27,7 +27,7 @@ class ServerLane:
     Args:
         workflows: gives a kept workflow that a row names.
         seconds: after which a job that is still running is given up.
-        pause: seconds between two looks at a running job.
+        pause: the longest time in seconds between two looks at a running job.
     """
 
     def __init__(self, url: str, workflows: Callable[[str], dict], seconds: float = 3600, pause: float = 0.5) -> None:
@@ -68,7 +68,7 @@ class ServerLane:
             looks += 1
             if looks % 8 == 0 and not self._knows(number):
                 raise LaneDied("it was restarted and knows nothing of its job")
-            time.sleep(self._pause)
+            time.sleep(min(self._pause, 0.02 * 1.5**looks))
         raise RuntimeError(f"the graph did not finish in {self._seconds:.0f} s")
 
     def _knows(self, number: str) -> bool:

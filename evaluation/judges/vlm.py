@@ -77,9 +77,6 @@ def colour_text(question: Question) -> str:
 
 
 def chosen(text: str, choices: list[str]) -> str:
-    """The first of the choices that an answer names. Raises ValueError when it names none."""
+    """The first of the choices that an answer names, else its first word, which is then none of them."""
     words = re.findall(r"[^\W_]+", text.lower())
-    for word in words:
-        if word in choices:
-            return word
-    raise ValueError(f"the answer {text[:60]!r} names none of {', '.join(choices)}")
+    return next((word for word in words if word in choices), plain(text))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))  # small_models.py
 SCRIPT = Path(__file__).with_name("scripted_comfy.py")
 
 
