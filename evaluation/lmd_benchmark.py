@@ -1,6 +1,6 @@
 """The LMD benchmark, stage 1: its 400 prompts, its predicates over layouts, and the detection filter of stage 2.
 
-Source: the LMD docs/lmd.md, 9 (LLM-groundedDiffusion@cef2a90 prompt.py, eval/). The predicates match
+Source: docs/lmd.md, 9 (LLM-groundedDiffusion@cef2a90 prompt.py, eval/). The predicates match
 substrings on purpose (a cupboard counts as a cup), so that numbers stay comparable with the published ones.
 """
 

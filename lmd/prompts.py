@@ -1,6 +1,6 @@
 """Layout -> the prompts of stage 2: one per object, one overall prompt with its phrase groups, the negative prompts.
 
-Source: the LMD docs/lmd.md, 2 (LLM-groundedDiffusion@cef2a90, utils/parse.py and utils/latents.py).
+Source: docs/lmd.md, 2 (LLM-groundedDiffusion@cef2a90, utils/parse.py and utils/latents.py).
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def filter_boxes_exact(
 ) -> list[tuple[str, list[int]]]:
     """The reference's filter, faults included (a negative top shifts twice and may leave the canvas).
 
-    Source: the LMD docs/lmd.md, 1.5 (LLM-groundedDiffusion@cef2a90 utils/parse.py).
+    Source: docs/lmd.md, 1.5 (LLM-groundedDiffusion@cef2a90 utils/parse.py).
     """
     kept: list[NamedBox] = []
     for name, box in boxes or []:

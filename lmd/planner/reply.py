@@ -1,6 +1,6 @@
 """A language model's reply -> boxes, background and negative prompt. Literals are read, nothing is ever executed.
 
-`parse_strict` is the reference's grammar (LMD docs/lmd.md, 1.4); `parse` also understands what chat models
+`parse_strict` is the reference's grammar (docs/lmd.md, 1.4); `parse` also understands what chat models
 really send. Both raise only ReplyError, a ValueError that says where.
 """
 

@@ -1,6 +1,6 @@
 """The request that a language model gets in stage 1: an instruction, worked examples, the caption.
 
-Source: the LMD specification, sections 1.1 to 1.3; wording and examples are our own. Decoding as published:
+Source: docs/lmd.md, 1.1 to 1.3; wording and examples are our own. Decoding as published:
 temperature 0.25, at most 900 tokens, stop at a blank line.
 """
 

@@ -146,7 +146,7 @@ def _ratio_term(a: Tensor, mask: Tensor, options: EnergyOptions) -> Tensor:
 
 
 def _share(count: int, top_p: float) -> int:
-    # The reference multiplies in float32 and truncates; in float64, 0.2 * 15 and the like fall on the other side.
+    # The reference multiplies in float32 and truncates; in float64 some counts differ, such as 100 * 0.29 (28, not 29).
     return int(torch.tensor(count, dtype=torch.float32) * top_p)
 
 

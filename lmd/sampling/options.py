@@ -1,4 +1,4 @@
-"""Every parameter of the two stages in one frozen value, so that both see the same (docs/lmd.md, 10)."""
+"""Every parameter of the two stages in one frozen value, so that both see the same (docs/lmd.md, 7.2)."""
 
 from __future__ import annotations
 
