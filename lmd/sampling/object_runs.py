@@ -50,13 +50,19 @@ class ObjectRun:
 
 @dataclass(frozen=True, eq=False)
 class ObjectRuns:
-    """All objects of a layout, in the order of `prompts.object_prompts`; `noise` [B, C, h, w] is the background's."""
+    """All objects of a layout, in the order of `prompts.object_prompts`; `noise` [B, C, h, w] is the background's.
+
+    `latent_format` and `sigmas`, the noise levels of the runs, tell whether another model can go on; "" and () if
+    unknown.
+    """
 
     layout: Layout
     settings: SamplingSettings
     options: LMDOptions
     noise: Tensor
     runs: tuple[ObjectRun, ...]
+    latent_format: str = ""
+    sigmas: tuple[float, ...] = ()
 
     @property
     def exact_steps(self) -> int:

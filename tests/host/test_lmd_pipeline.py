@@ -1,5 +1,6 @@
 """A whole LMD pass on the small SD1.5-layout model: objects, masks, composition, cache, batches, errors."""
 
+import comfy.latent_formats
 import comfy.model_management as mm
 import pytest
 import torch
@@ -462,3 +463,24 @@ def test_the_energy_trace_of_a_patched_run_inside_the_composer(sd15, run):
     patched = patch_guidance(model, target, TWICE.guidance, trace)
     latent, own, _ = overall_stage.compose_and_sample(patched, clip, run[0])
     assert trace.rows and own.rows and not torch.equal(latent, run[1])
+
+
+@pytest.mark.parametrize("difference", ["structure", "latents", "noise levels"])
+def test_a_composer_with_another_model_says_so_before_it_samples(demo, sd15, extra_nodes, monkeypatch, difference):
+    from dataclasses import replace
+
+    objects = overall_stage.sample_objects(demo[0], demo[1], LAYOUT, replace(SETTINGS, steps=2), TWICE)
+    model, words = demo[0].clone(), "noise levels"
+    if difference == "structure":
+        model, words = sd15[0], "latents of another kind|another structure"
+    elif difference == "latents":
+        model.add_object_patch("latent_format", comfy.latent_formats.Flux())
+        words = "latents of another kind .*than this model .Flux"
+    else:
+        model = extra_nodes["ModelSamplingDiscrete"]().patch(model, "eps", True)[0]
+    monkeypatch.setattr(overall_stage, "sample_latent", None)
+    with pytest.raises(ValueError, match=f"({words}).*the model that Box Grounded Sampler has"):
+        overall_stage.compose_and_sample(model, demo[1], objects)
+    if difference == "structure":
+        with pytest.raises(ValueError, match="another structure"):
+            overall_stage.compose_and_sample(model, sd15[1], replace(objects, latent_format="", sigmas=()))

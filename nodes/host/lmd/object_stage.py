@@ -138,7 +138,15 @@ def sample_objects(
         noise = object_noise(settings, background, numbers[index], box, options.blending_ratio)
         jobs.append(stage.job(index, item, box, noise))
     runs = stage.run(jobs)
-    return ObjectRuns(layout, settings, options, background, tuple(runs[job.index] for job in jobs))
+    return ObjectRuns(
+        layout, settings, options, background, tuple(runs[job.index] for job in jobs), latent_format_of(model),
+        tuple(stage.sigmas.tolist()),
+    )  # fmt: skip
+
+
+def latent_format_of(model: Any) -> str:
+    """The name of the kind of latents that a MODEL works on, which objects and composition must share."""
+    return type(model.get_model_object("latent_format")).__name__
 
 
 def object_sigmas(model: Any, settings: SamplingSettings, options: LMDOptions) -> Tensor:

@@ -2,24 +2,50 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ....lmd.prompts import OVERALL_NEGATIVE, overall_prompt, with_negative
 from ....lmd.sampling import schedule, stages
 from ....lmd.sampling.energy import GuidedObject, References
-from ....lmd.sampling.object_runs import ObjectRuns, compose_runs
+from ....lmd.sampling.object_runs import Composition, ObjectRuns, compose_runs
 from ....lmd.sampling.tokens import extend
-from ..guidance.attention import resolve_layers, use_fused_on_cpu
+from ..guidance.attention import resolve_layers, transformer_of, use_fused_on_cpu
 from ..guidance.guide import EnergyTrace, Guide, Target, reserve_memory
+from ..guidance.sampler_run import SamplerRun
 from ..guidance.step_hooks import RunHook, add_step_hook
 from ..guidance.token_positions import encode, guided_objects, tokenizer
-from .object_stage import KEY, Bar, sample_latent, sample_objects, sampler_of, sigmas_of
+from .object_stage import KEY, Bar, latent_format_of, sample_latent, sample_objects, sampler_of, sigmas_of
 
 __all__ = ["compose_and_sample", "sample_objects", "sigmas_of"]
+
+
+@dataclass(frozen=True)
+class OverallTexts:
+    """What the composition says: its prompt, the phrases guided in it, and the conditionings, each for all images."""
+
+    prompt: str
+    target: Target
+    positive: list
+    negative: list
+
+
+def overall_texts(clip: Any, objects: ObjectRuns, prompt: str = "", negative: str = "") -> OverallTexts:
+    """The texts of a layout's composition; a given prompt gets the phrases that it lacks appended."""
+    layout, options = objects.layout, objects.options
+    overall, tokenize = overall_prompt(layout), tokenizer(clip)
+    text = extend(prompt, [g.phrase for g in overall.groups], tokenize) if prompt else overall.prompt
+    positive = encode(clip, text)
+    canvas = (layout.width, layout.height)
+    target = Target(guided_objects(overall.groups, text, tokenize), positive, canvas, options.layers)
+    extra_negative = layout.negative if options.use_negative else ""
+    return OverallTexts(
+        text, target, positive, encode(clip, negative or with_negative(extra_negative, OVERALL_NEGATIVE))
+    )
 
 
 def compose_and_sample(
@@ -34,52 +60,79 @@ def compose_and_sample(
 ) -> tuple[Tensor, EnergyTrace, str]:
     """Stage 2b: paste the objects and denoise the whole image with them frozen at first (docs/lmd.md, 6 and 7).
 
-    Returns the latent for the VAE, the energies and the prompt that was used.
+    Returns the latent for the VAE, the energies and the prompt that was used. Raises ValueError for a model that the
+    objects cannot have been made with.
     """
-    layout, settings, options = objects.layout, objects.settings, objects.options
-    composition = compose_runs(objects)
-    overall = overall_prompt(layout)
-    tokenize = tokenizer(clip)
-    text = extend(prompt, [g.phrase for g in overall.groups], tokenize) if prompt else overall.prompt
-    encoding = encode(clip, text)
-    canvas = (layout.width, layout.height)
-    target = Target(guided_objects(overall.groups, text, tokenize), encoding, canvas, options.layers)
-    extra_negative = layout.negative if options.use_negative else ""
-    negative_cond = negative_cond or encode(clip, negative or with_negative(extra_negative, OVERALL_NEGATIVE))
+    settings = objects.settings
     sigmas = sigmas_of(model, settings)
-    steps = objects.exact_steps
-    frozen = schedule.frozen_steps(len(sigmas) - 1, frozen_ratio)
-    if objects.runs and frozen > steps:
-        raise ValueError(
-            f"the objects were sampled with {steps} steps, too few to stay frozen for {frozen}: lower frozen_ratio, or "
-            "switch fast_schedule and stop_early off in the LMD options (the preset fast has stop_early on)"
-        )
+    check_model(model, objects, sigmas)
+    frozen = frozen_steps(objects, len(sigmas) - 1, frozen_ratio)
+    texts = overall_texts(clip, objects, prompt, negative)
+    composition = compose_runs(objects)
     trace = EnergyTrace("composition")
-    hook_factory = functools.partial(_overall_hook, target, options, trace, composition, objects, frozen)
     patched = model.clone()
-    add_step_hook(patched, KEY, hook_factory)
-    reserve_memory(patched, KEY)
     if objects.runs:  # without any it is the host's own run, bit for bit
+        add_step_hook(patched, KEY, lambda run: _overall_hook(run, texts.target, objects, composition, frozen, trace))
+        reserve_memory(patched, KEY)
         use_fused_on_cpu(patched)
     bar = Bar(model, len(objects.runs) + 1, settings.steps, first=len(objects.runs))
     latent = sample_latent(
-        patched, composition.noise, settings, sampler_of(settings), sigmas, positive_cond or encoding, negative_cond,
-        bar.callback,
+        patched, composition.noise, settings, sampler_of(settings), sigmas, positive_cond or texts.positive,
+        negative_cond or texts.negative, bar.callback,
     )  # fmt: skip
-    return latent, trace, text
+    return latent, trace, texts.prompt
 
 
-def _overall_hook(target, options, trace, composition, objects, frozen, run):
+def frozen_steps(objects: ObjectRuns, steps: int, ratio: float) -> int:
+    """For how many of `steps` the objects stay frozen; ValueError if they were sampled for fewer."""
+    frozen, sampled = schedule.frozen_steps(steps, ratio), objects.exact_steps
+    if objects.runs and frozen > sampled:
+        raise ValueError(
+            f"the objects were sampled with {sampled} steps, too few to stay frozen for {frozen}: lower frozen_ratio, "
+            "or switch fast_schedule and stop_early off in the LMD options (the preset fast has stop_early on)"
+        )
+    return frozen
+
+
+def check_model(model: Any, objects: ObjectRuns, sigmas: Tensor) -> None:
+    """Raise ValueError if `model` has other latents, layers or noise levels than the model that made the objects."""
+    advice = "connect to Latent Composer the model that Box Grounded Sampler has, with the same patches"
+    ours, theirs = latent_format_of(model), objects.latent_format
+    if theirs and ours != theirs:
+        raise ValueError(f"the objects have latents of another kind ({theirs}) than this model ({ours}): {advice}")
     if not objects.runs:
-        return None
-    layers = resolve_layers(target.layers, run.guider.inner_model.diffusion_model)
-    references = _references([str(layer) for layer in layers], target.objects, composition)
-    guide = Guide(run, target, options.guidance, trace, references)
-    stage = stages.OverallStage(guide.guidance, composition.latents, composition.mask, frozen)
-    return RunHook(guide, stage)
+        return
+    unet = model.model.diffusion_model
+    heads = {str(x): transformer_of(unet, x).attn2.heads for x in resolve_layers(objects.options.layers, unet)}
+    saved = {name: maps.shape[2] for name, maps in objects.runs[0].attention.items()}
+    if not heads.items() <= saved.items():
+        raise ValueError(
+            "the objects were made with a model of another structure (attention layers and heads "
+            f"{_listed(saved)}; this model is guided at {_listed(heads)}): {advice}"
+        )
+    exact = min(len(objects.sigmas), objects.exact_steps + 1)
+    if exact and not torch.allclose(torch.tensor(objects.sigmas[:exact]), sigmas[:exact].float(), rtol=1e-3):
+        raise ValueError(
+            "the objects were sampled on other noise levels than this model's (a model sampling patch on one of the "
+            f"two models, perhaps): {advice}"
+        )
 
 
-def _references(names: list[str], guided: Sequence[GuidedObject], composition) -> Callable[[int], References | None]:
+def _listed(heads: dict[str, int]) -> str:
+    return ", ".join(f"{name}: {count}" for name, count in heads.items())
+
+
+def _overall_hook(
+    run: SamplerRun, target: Target, objects: ObjectRuns, composition: Composition, frozen: int, trace: EnergyTrace
+) -> RunHook:
+    names = [str(x) for x in resolve_layers(target.layers, run.guider.inner_model.diffusion_model)]
+    guide = Guide(run, target, objects.options.guidance, trace, _references(names, target.objects, composition))
+    return RunHook(guide, stages.OverallStage(guide.guidance, composition.latents, composition.mask, frozen))
+
+
+def _references(
+    names: list[str], guided: Sequence[GuidedObject], composition: Composition
+) -> Callable[[int], References | None]:
     """The saved maps of a step, grouped as the guided objects group the boxes (the same order, flattened)."""
     sizes = [len(o.boxes) for o in guided]
 
