@@ -309,3 +309,13 @@ def test_json_round_trip():
     for bad in ("{", "[]", '{"objects": [{"phrase": "x", "box": [0, 0]}]}', '{"objects": [], "canvas": 3}'):
         with pytest.raises(ValueError):
             Layout.from_json(bad)
+
+
+def test_the_share_of_cells_is_reckoned_in_float32_as_in_the_reference():
+    """0.29 of 100 cells are 29; in float64 the product is 28.999..., and 28 would be averaged."""
+    probs = torch.zeros(1, 1, 200, 1)
+    probs[0, 0, :29, 0] = torch.linspace(0.9, 0.1, 29)
+    upper = GuidedObject("a cat", (Box(0, 0, 1, 0.5),), (0,), 0)
+    options = EnergyOptions(fg_top_p=0.29, bg_top_p=0.29, bg_weight=0.0)
+    energy = layout_energy([AttentionMap(probs, 20, 10)], [upper], options)
+    assert float(energy) == pytest.approx(1 - float(probs[0, 0, :29, 0].mean()), abs=1e-6)

@@ -242,3 +242,10 @@ def test_no_text_breaks_the_planner(text):
         return
     for o in layout.objects:
         assert o.box.x >= -1e-6 and o.box.x + o.box.w <= 1 + 1e-6 and o.box.y >= -1e-6 and o.box.y + o.box.h <= 1 + 1e-6
+
+
+def test_sizes_stay_comparable_between_a_wide_place_and_a_crowded_one():
+    alone, *crowd = (o.box.area for o in plan("a dog on the left and nine dogs on the right").objects)
+    assert len(crowd) == 9 and max(crowd) / 2 < alone < 4 * max(crowd)
+    mouse, *elephants = (o.box.area for o in plan("a mouse at the top and five elephants at the bottom").objects)
+    assert mouse < min(elephants)
