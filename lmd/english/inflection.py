@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import cache, lru_cache
 
+from .words import table
+
 
 def word_set(text: str) -> frozenset[str]:
     """A set of words from one readable line or paragraph."""
@@ -47,6 +49,9 @@ _IRREGULAR = {"cacti": "cactus", "octopi": "octopus", "dice": "die", "loaves": "
               "toes": "toe", "canoes": "canoe", "vases": "vase", "purses": "purse", "geese": "goose"}  # fmt: skip
 
 
+_PLURAL_ENDS = ("men", "ren", "mice", "lice", "dice", "feet", "teeth", "geese", "people", "oxen", "i", "kine", "dren")
+
+
 @cache
 def _engine():
     import inflect  # takes a second; only planners pay for it
@@ -75,8 +80,38 @@ def singular(word: str) -> str | None:
     if dash:
         one = singular(last)
         return one and f"{stem}-{one}"
+    if low.endswith("s"):
+        return _without_s(low)
+    if not low.endswith(_PLURAL_ENDS):
+        return None
     one = _engine().singular_noun(low)
     return one if one and one != low else None
+
+
+def _without_s(low: str) -> str | None:
+    """The singular of a word in -s: the first regular form that is a known noun; a guess for unknown words."""
+    words = table()
+    if "n" in words.get(low, ("", ""))[0] and words[low][1] and not low.endswith("ves"):
+        plain = words.get(low[:-1], ("", ""))
+        if "n" not in plain[0] or low.endswith(("us", "is", "os")):
+            return None
+    stems = [low[:-1]]
+    if low.endswith("ies"):
+        stems.insert(0, low[:-3] + "y")
+    elif low.endswith("ves"):
+        stems = [low[:-1], low[:-3] + "f", low[:-3] + "fe"]
+    elif low.endswith(("shes", "ches", "xes", "sses", "zes")):
+        stems.insert(0, low[:-2])
+    elif low.endswith("es"):
+        stems.append(low[:-2])
+    for stem in stems:
+        if "n" in words.get(stem, ("", ""))[0]:
+            return stem
+    if low in words or low.endswith(("us", "is", "os", "as")):
+        return None
+    if low.endswith(("shes", "ches", "xes", "sses", "zes")):
+        return low[:-2]
+    return stems[0]
 
 
 def is_invariant(word: str) -> bool:

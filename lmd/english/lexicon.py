@@ -130,14 +130,14 @@ BUILT = word_set(
     """
     church cathedral temple mosque barn bridge museum hotel school hospital factory greenhouse village town
     island mountain volcano waterfall farm hedge cliff planet stage cloud star moon sun rainbow fire roof dock
-    hill market station pool shop store bank playground chapel aquarium stable theater theatre windmill leaves
+    hill market pool shop store bank playground chapel aquarium stable theater theatre windmill leaves
     bar corner lake pond wave wall cafe restaurant bakery
     """
 )
 # What a person or animal has, rather than holds: it stays in the owner's phrase.
 PARTS = word_set(
     """
-    hair beard mustache moustache eyes eye ears ear nose mouth teeth tail tails fur wings wing horns horn legs
+    beak claw talon jaw muzzle snout hoof hair beard mustache moustache eyes eye ears ear nose mouth teeth tail tails fur wings wing horns horn legs
     leg arms arm hand hands head face skin feathers feather spots stripes mane paws paw claws whiskers fins
     scales shell trunk tusks smile freckles tattoo tattoos braids ponytail muscles expression pattern patterns
     design handle handles drawers doors wheels sleeves buttons pages cover lid rim roof chimney petals thorns
@@ -163,7 +163,7 @@ CONTAINERS = word_set(
     boat canoe rowboat raft ship car truck van bus train helicopter airplane plane carriage sled sleigh pram
     stroller cradle hammock tent pocket envelope chest trunk aquarium fishbowl terrarium sandbox shoe boot sock
     hat bed armchair chair shell cocoon egg bubble balloon cage bush tree trees mouth hand hands arms lap window
-    doorway mirror frame cabinet cupboard locker shed doghouse kennel cave hole tray dish plate saucepan wagon
+    doorway mirror frame cabinet cupboard locker shed doghouse kennel hole tray dish plate saucepan wagon
     kayak gondola cockpit
     """
 )
@@ -181,24 +181,6 @@ STYLE_NOUNS = word_set(
     snapshot shot close-up closeup view scene depiction animation anime fresco lithograph screenshot diorama
     still design pixel-art wallpaper postcard movie film still_life graffiti doodle infographic logo icon
     concept vector
-    """
-)
-STYLE_MEDIA = word_set(
-    """
-    oil watercolor watercolour acrylic pencil charcoal ink pastel crayon digital pixel vector 3d cgi realistic
-    photorealistic hyperrealistic abstract minimalist vintage retro cinematic professional aerial macro wide-
-    angle black_and_white monochrome sepia cartoon anime manga comic concept pop line impressionist surreal low-
-    poly isometric stylized stylised detailed fantasy children's cute beautiful studio documentary product
-    polaroid gouache
-    """
-)
-STYLE_TAGS = word_set(
-    """
-    4k 8k hd uhd hdr masterpiece photorealistic hyperrealistic cinematic bokeh lighting artstation octane unreal
-    detailed detail resolution quality style render rendering realism impressionism cubism surrealism watercolor
-    watercolour illustration photography cartoon anime minimalist art sharp focus composition aesthetic palette
-    isometric colors colours tones mood atmosphere painting photo sketch 35mm 50mm 85mm dslr vibrant pastel
-    background monochrome sepia ghibli pixar disney trending photograph
     """
 )
 TIMES = word_set(
@@ -243,3 +225,123 @@ MASS = word_set(
     music pollen seaweed bamboo mustard ketchup syrup sauce jam chocolate cream sugar salt pepper oil gravy icing frosting cinnamon steam ivy broccoli garlic
     """
 )
+
+# "a painting of ...": pictures, and ways to look at things.
+PICTURES = STYLE_NOUNS | word_set(
+    """
+    close closeup photography artwork selfie footage sculpture-photo closeups panorama mockup silhouette study
+    reproduction series rendition interpretation recreation impression show views depictions representation
+    """
+) - word_set("icon film")
+# What letters stand on.
+CARRIERS = word_set(
+    """
+    sign poster banner billboard shirt t-shirt tshirt sweatshirt hoodie book label plaque board chalkboard blackboard
+    whiteboard screen cake card mug cup hat cap note paper page newspaper letter scroll flag sticker tattoo signboard
+    placard door wall box bottle graffiti logo badge storefront window marquee plate tombstone gravestone ticket button
+    tag bag jersey tote display speech-bubble bubble shop map cover neon
+    """
+)
+# Flat things that lie on the surface of another.
+FLAT = word_set(
+    """
+    logo tattoo sticker label print decal emblem stamp badge inscription pattern star stripe patch graffiti drawing text
+    symbol crest engraving mural stain scratch scar freckle mole barcode writing word letter number monogram motif
+    """
+)
+# Counts in a noun of their own: "a pair of shoes". (number, whether it is a guess)
+SETS = {"couple": (2, False), "pair": (2, False), "trio": (3, False), "duo": (2, False), "quartet": (4, False),
+        "hundreds": (12, True), "thousands": (12, True), "lots": (6, True), "lot": (6, True), "plenty": (6, True),
+        "tons": (6, True), "number": (4, True), "handful": (4, True)}  # fmt: skip
+# Words that a tagger takes for nouns and that name nothing in a picture.
+NOT_THINGS = word_set(
+    """
+    something nothing anything everything none lot lots kind sort way front back top bottom left right middle center
+    centre side close thing things stuff ca side-by-side home today background foreground distance more less much many
+    any such same own else one's few half full solo standing sitting viewer looking view pov
+    """
+)
+# Adjectives that change what a box looks like; others that a comma cuts off stay in the overall prompt.
+PLAIN = COLOURS | word_set(
+    """
+    big small large tiny huge giant little tall short long wide old young wooden metal plastic glass stone round square
+    open closed broken empty striped golden leather brick thin thick fat new
+    """
+)
+_THINGS = word_set(
+    """
+    table star flower watch sign poster painting drum can pin light-bulb lamp card photo-frame book letter map magazine
+    newspaper postcard ball cube sphere cone cylinder pyramid triangle circle rectangle square pentagon hexagon oval
+    heart diamond rhombus block toy figure figurine doll statue sculpture bust skull trophy machine engine wheel
+    fire-hydrant hydrant meter mailbox clock bell flag banner billboard screen monitor phone keyboard guitar violin piano
+    trumpet harp cello flute fountain throne altar pedestal pillar column arch gate fence ladder door window chimney swing
+    slide seesaw bench stool crate stall booth stand float balloon kite rocket robot vase pot jar lid teapot kettle
+    ornament wreath garland bouquet tent umbrella cane staff wand sword shield axe spear bow arrow gun rifle cannon anchor
+    chain rope net broom mop shovel rake hammer saw drill wrench screwdriver nail screw key lock coin ring crystal gem
+    pearl egg nest shell bone feather leaf seed acorn mushroom cactus fern bush hedge log stump branch trunk rock boulder
+    pebble iceberg island-top snowball snowflake bubble candle torch lantern firework bonfire campfire comet meteor asteroid
+    planet moon sun earth satellite spaceship ufo cake pie pizza burger sandwich noodle ramen sushi pancake waffle cookie
+    donut doughnut bagel bread loaf baguette cheese sausage steak bacon egg omelette apple orange banana lemon lime grape
+    pear peach plum cherry berry strawberry blueberry raspberry melon watermelon pineapple mango coconut carrot potato
+    tomato onion pepper cucumber corn broccoli lettuce cabbage pumpkin nut bowl plate dish tray glass cup mug bottle
+    stack pile toast spiral-staircase staircase stairs traffic-light streetlight mirror frame canvas easel logo sticker
+    label tattoo emblem stamp icon print decal telephone pen pencil crayon brush eraser ruler scissors stapler notebook
+    battery plug socket switch cable remote controller console joystick drone camera tripod microphone speaker headset
+    router printer scanner calculator tablet laptop computer wave volcano windmill helmet mask saddle pillow cushion
+    blanket quilt towel curtain carpet rug mat basket bag suitcase trunk briefcase wallet purse umbrella tree palm pine oak
+    rose tulip daisy sunflower lily orchid pad lotus barrel hot-dog dog-house snowman scarecrow gnome stall spade quill goose
+    soup salad stew meal plane boot iron board drawing mammoth macaw trampoline hammock hose cab van suv vehicle lorry jet aircraft stop_sign ledge perch tv television smartphone microwave badge gift fireplace feather
+    """
+)
+# Two-word nouns that the word table lacks.
+COMPOUNDS = frozenset(
+    (
+        "street light", "traffic light", "christmas light", "string light", "desk light", "ceiling light", "ceiling fan",
+        "hot dog", "soda can", "watering can", "tin can", "beer can", "trash can", "garbage can", "bowling pin",
+        "fire hydrant", "stop sign", "parking meter", "street lamp", "floor lamp", "wall clock", "wall art",
+    )
+)  # fmt: skip
+# What a face or a hand does: nothing that a box could hold.
+GESTURES = word_set(
+    "mouth smile grin frown blush tongue expression teeth peace thumbs pose gaze stare sign-language wink"
+)
+# Too large to be carried by a person.
+LARGE = word_set(
+    """
+    car motorcycle motorbike bicycle bike bus truck van train boat ship airplane plane helicopter spaceship tank sofa
+    couch bed table desk chair bench throne piano house castle tower tree fountain statue door window wall fence
+    bookshelf cabinet wardrobe fireplace tent carriage rocket mecha robot vehicle scooter bathtub sink refrigerator
+    stove counter altar stairs staircase pillar column arch swing slide tractor wagon
+    """
+)
+# Nouns whose kind the word table gives otherwise than pictures need it.
+KINDS: dict[str, str] = {
+    **dict.fromkeys(ROOMS | OUTDOORS, "place"),
+    **dict.fromkeys(MATTER | TIMES, "weather"),
+    **dict.fromkeys(MASS, "food"),
+    **dict.fromkeys(
+        word_set("money equipment art graffiti music pollen steam laundry hay wood clothing dust soap"), "matter"
+    ),
+    **dict.fromkeys(PARTS, "body"),
+    **dict.fromkeys(BUILT - MATTER, "built"),
+    **dict.fromkeys(SUPPORTS | CONTAINERS, "thing"),
+    **dict.fromkeys(_THINGS, "thing"),
+    **dict.fromkeys(
+        CLOTHES - {"crown"} | word_set("boot shoe sneaker sandal heel glove sock earring raincoat pajama"), "worn"
+    ),
+    **dict.fromkeys(PEOPLE, "person"),
+    **dict.fromkeys(ANIMALS, "animal"),
+    **dict.fromkeys(word_set("stone pebble cloud"), "object"),
+    **dict.fromkeys(
+        word_set(
+            "chess game tennis soccer football basketball song fantasy shade filter ray capture scene view reflection melody silence beauty time breeze glow"
+        ),
+        "idea",
+    ),
+    **dict.fromkeys(
+        word_set("voice sound smoke steam fog mist haze sunlight light darkness shadow fire flame explosion"), "weather"
+    ),
+    **dict.fromkeys(word_set("blood sweat tear mud asphalt neon tile glitter confetti foam spray puddle"), "matter"),
+    **dict.fromkeys(word_set("band choir team crowd army audience"), "group"),
+    **dict.fromkeys(word_set("mars shrine battlefield classroom throne-room"), "place"),
+}

@@ -1,292 +1,436 @@
-"""What a noun phrase does in its clause: subject, target of a relation, part of something, absent, background."""
+"""Noun phrases: where one begins, which word is its noun, where it ends. Only nouns head a phrase."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
 from . import inflection, lexicon, verbs
-from .chunker import NounPhrase, Piece, is_animate, is_scenery
-from .reader_state import plain
-from .scene import Thing
-from .surroundings import Places
-
-_FLAT = {"left", "right", "near", "between", "front", "behind"}
+from .phrases import NEGATIONS, POSITIONS, RELATIONS, STARTS
+from .style_words import is_style
+from .vocabulary import SOLID, kind, known, speech
 
 
-class Nouns(Places):
-    """Adds everything that happens when the reader comes to a noun."""
+@dataclass(frozen=True)
+class NounPhrase:
+    """One noun phrase. `before` are the words in front of the head, `tail` what follows it ("of flowers").
 
-    def _own_part(self, noun: NounPhrase, kind: str, subjects: list[Thing]) -> bool:
-        """ "on its back", "in her hand": the owner stands in for its part."""
-        part = noun.head in lexicon.PARTS or noun.head in (
-            "back",
-            "lap",
-            "shoulder",
-            "shoulders",
-            "side",
-            "feet",
-            "foot",
-        )
-        if noun.det not in lexicon.POSSESSIVES or not part:
-            return False
-        if self.recent and subjects and not set(self.recent) & set(subjects):  # "carrying a bag on her back"
-            if kind == "on":
-                self._relate(kind, self.recent, subjects[-1:])
-            self.mode, self.settled = (), True
+    `count` is None when the text gives none; `vague` marks "several" and its like; `plural` the form of the head;
+    `at` tells two equal phrases apart; `style_of` marks "a painting of ...".
+    """
+
+    head: str  # in the singular, lower case unless a name; "" for "two" or "the other"
+    before: tuple[str, ...] = ()
+    tail: str = ""
+    det: str = ""
+    count: int | None = None
+    vague: bool = False
+    plural: bool = False
+    name: bool = False  # capitalised in mid-sentence
+    source: str = ""  # as written, without the determiner
+    at: int = 0
+    style_of: bool = False
+
+    @property
+    def kind(self) -> str:
+        """See `vocabulary.kind`; "" for an unknown word."""
+        low = self.head.lower()
+        if self.name and not known(low):
+            return "person"
+        found = kind(low, self.before[-1].lower() if self.before else "")
+        return "person" if found == "name" else found
+
+    @property
+    def solid(self) -> bool:
+        return self.kind in SOLID
+
+    @property
+    def animate(self) -> bool:
+        return self.kind in ("person", "animal")
+
+    @property
+    def bare(self) -> bool:
+        return not self.det and self.count is None and not self.vague
+
+    @property
+    def written(self) -> str:
+        """The phrase as written, with its determiner or number."""
+        start = self.det or (inflection.number_word(self.count) if self.count else "")
+        return " ".join(w for w in (start, self.source, self.tail) if w)
+
+
+class Fixed(NamedTuple):
+    """A fixed phrase at some token: a relation or a position."""
+
+    position: bool
+    value: object
+    text: str
+    length: int
+
+
+class NounReader:
+    """A cursor over tokens that can read noun phrases."""
+
+    def __init__(self, tokens: list[str], at: int = 0) -> None:
+        self.tokens, self.at = tokens, at
+        self.low = [t.lower() for t in tokens]
+        self._found: dict[int, Fixed | None] = {}
+
+    def word(self, at: int) -> str:
+        return self.low[at] if 0 <= at < len(self.low) else ""
+
+    def rest(self, at: int) -> str:
+        return " ".join(self.low[at : at + 12])
+
+    def may_start(self, at: int) -> bool:
+        return self.word(at) in STARTS
+
+    def fixed(self, at: int) -> Fixed | None:
+        """The relation or position that begins at token `at`."""
+        if at not in self._found:
+            self._found[at] = self._match(at) if self.may_start(at) else None
+        return self._found[at]
+
+    def _match(self, at: int) -> Fixed | None:
+        text = self.rest(at)
+        for position, patterns in ((True, POSITIONS), (False, RELATIONS)):
+            for pattern, value in patterns:
+                match = pattern.match(text)
+                if match and match.group().strip():
+                    return Fixed(position, value, match.group(), len(match.group().split()))
+        return None
+
+    # what a word can be
+
+    def is_plural(self, at: int) -> bool:
+        word = self.word(at)
+        return bool(word) and (inflection.singular(word) is not None or word == "people")
+
+    def boundary(self, at: int) -> bool:
+        """No noun phrase goes on with this token."""
+        low = self.word(at)
+        if not low or not low[0].isalnum():
             return True
-        owners = [t for t in self.mentions if t not in subjects and t in self.scene.things]
-        owners = [t for t in owners if t.animate] or owners
-        together = [{*r.subjects, *r.targets} for r in self.scene.relations]
-        if owners and not any({owners[-1], s} <= ends for ends in together for s in subjects):
-            self._relate("on" if kind == "on" else "near", subjects, owners[-1:])
-        self.mode, self.settled = (), True
-        return True
+        if low in lexicon.CONJUNCTIONS or low in lexicon.RELATIVES or low in ("with", "not", "of", "as"):
+            return True
+        if low in lexicon.AUXILIARIES:
+            return not (low == "can" and self._noun_can(at))
+        if low in verbs.WEAR or (low in lexicon.PRONOUNS and low != "her"):
+            return True
+        return self.fixed(at) is not None or bool(self.may_start(at) and NEGATIONS.match(self.rest(at)))
 
-    def _relation_target(self, noun: NounPhrase) -> None:
-        _, kind, subjects = self.mode
-        if self._own_part(noun, kind, subjects or []):
-            return
-        part = noun.det == "the" and noun.head in lexicon.PARTS and not self._known(noun) and kind == "from"
-        stared_at = self._peek(-1).text == "at" and self.verb in verbs.STARE and noun.head in lexicon.MATTER
-        if part or stared_at:
-            self.mode = ()
-            return
-        if noun.head in ("style",) and kind == "in":
-            self.scene.tags.append(f"in {plain(noun)}")
-            self.mode = ()
-            return
-        if self._background_if_place(kind, noun):
-            head_of_list = self._peek().kind == "and" and self._peek(2).kind == "np"
-            self.mode = () if not (head_of_list and kind == "between") else self.mode
-            if subjects is None:
-                self.subjects, self.settled, self.in_place = [], True, True
-                self.recent = []
-            return
-        if kind in ("loose", "during", "from"):
-            if subjects and kind == "loose":
-                self.scene.note(f'not understood: "{self._peek(-1).text} {plain(noun)}"')
-                self.mode = ()
-                return
-            kind = "near"
-        self._target(self._for_each(self._things(noun)), kind)
-
-    def _target(self, things: list[Thing], kind: str = "") -> None:
-        if self.mode[0] == "verb":
-            self._relate(self.mode[1], self.subjects, things)
-            self.mode, self.recent, self.settled = (), things, True
-            return
-        kind = kind or self.mode[1]
-        for waiting, placed in self.deferred:
-            self._relate(waiting, placed, things)
-        self.deferred = []
-        subjects = self.mode[2]
-        things = things + self._more_targets(kind)
-        self.mode = ()
-        if subjects is None:
-            self.pending, self.subjects, self.settled, self.recent = ("relation", kind, things), [], True, things
-            return
-        subjects = [t for t in subjects if t not in things]
-        if not subjects:
-            self.scene.note(f'not understood: "{kind}" without anything that it could place')
-        else:
-            self._relate(kind, subjects, things)
-        self.recent, self.settled, self.last_relation = things, True, kind
-
-    def _more_targets(self, kind: str) -> list[Thing]:
-        """ "between A and B", "next to A and B": the nouns joined to the target, if they start no clause of their own."""
-        found: list[Thing] = []
-        allowed = {"between"} if kind not in _FLAT | {"above", "below"} else {kind}
-        while kind in allowed and self._peek().kind in ("and",) and self._peek(2).kind == "np":
-            noun = self._peek(2).value
-            after = self._peek(3).kind
-            if not noun.head or (
-                kind != "between" and after in ("relation", "position", "verb", "cop", "have", "with", "wear")
-            ):
-                break
-            if kind == "between" and len(found) >= 1:
-                break
-            self.at += 2
-            found += self._things(noun)
-        return found
-
-    def _with(self, noun: NounPhrase) -> None:
-        host, following = self.host, self._kind_after()
-        if following == "verb" and self._peek(2).kind == "relation" and self._peek(3).kind == "pron":
-            following = "relation"  # "a mug with a cat printed on it"
-        head = noun.head.lower()
-        if self._peek().kind == "position" and self._peek().value == "background":
-            self._subject(noun)
-            return
-        part = (
-            (noun.det in lexicon.POSSESSIVES and not is_animate(head))
-            or head in lexicon.PARTS
-            or (head in lexicon.CLOTHES and (host is None or host.animate or noun.count is None))
-            or head in lexicon.MASS
-            or (head in lexicon.MATTER and not noun.det and noun.count is None)
+    def _noun_can(self, at: int) -> bool:
+        """ "a soda can", not "a dog can swim"."""
+        before = self.word(at - 1)
+        after = self.word(at + 1)
+        return (before in ("a", "the", "one") or known(f"{before}_can") or "j" in speech(before)) and (
+            not after or not after[0].isalpha() or speech(after)[:1] not in ("v", "")
         )
-        if host is not None and part and following not in ("relation", "position"):
-            host.tail = (
-                f"{host.tail} and {plain(noun)}"
-                if " with " in f" {host.tail}"
-                else f"{host.tail} with {plain(noun)}".strip()
+
+    def starts_noun(self, at: int) -> bool:
+        low = self.word(at)
+        return bool(low) and low[0].isalnum() and not self.boundary(at)
+
+    def adjective(self, at: int) -> bool:
+        low = self.word(at)
+        kinds = speech(low)
+        return low in lexicon.ADJECTIVES or "j" in kinds
+
+    def noun_like(self, low: str) -> bool:
+        kinds = speech(low)
+        if not kinds:
+            return low.replace("-", "").replace("'", "").isalpha()
+        return "n" in kinds
+
+    def _noun_after(self, at: int, commas: bool = True) -> bool:
+        """Is there a noun from token `at` on, behind adjectives?"""
+        for i in range(at, at + 5):
+            low = self.word(i)
+            if self.boundary(i) and low not in ("and", ",") or low == "," and not commas:
+                return False
+            if speech(low)[:1] in ("n", "") and low not in lexicon.ADJECTIVES and low not in ("and", ","):
+                return low[0].isalpha()
+            if low in lexicon.DETERMINERS:
+                return False
+        return False
+
+    def verb_here(self, at: int, last: str) -> bool:
+        """Is the token at a place where a clause's verb stands, behind a piece of kind `last`?"""
+        low = self.word(at)
+        kinds = speech(low)
+        if "v" not in kinds:
+            return False
+        if last in ("noun", "pron", "rel", "adverb", "position", "one", "quote"):
+            return True
+        participle = low.endswith(("ing", "ed")) or low in verbs.PAST
+        if last == "denied":
+            return True
+        if last in ("cop", "neg"):
+            modifies = last == "neg" and self.starts_noun(at + 1) and self.word(at + 1) not in lexicon.DETERMINERS
+            return not modifies and (participle or kinds[0] == "v" and not self.adjective(at))
+        if last in ("comma", "and", "but", "stop", "or", "adjective", "verb"):
+            finite = kinds[0] == "v" and (participle or low.endswith("s"))
+            object_next = self.word(at + 1) in lexicon.DETERMINERS or self.boundary(at + 1)
+            doing = low in verbs.TRANSITIVE and low.endswith("ing")
+            return (
+                bool(participle or finite)
+                and low not in verbs.NOUNS_ING
+                and (object_next or doing)
+                and not ("n" in kinds[:1] and not object_next)
             )
-            self._after_list()
-            return
-        if host is None and self.in_place and noun.plural and noun.count is None and head in lexicon.GROWTH:
-            self.scene.places.append(f"with {plain(noun)}")
-            self._after_list()
-            return
-        things = self._for_each(self._things(noun))
-        self.subjects, self.recent, self.settled = things, things, False
-        name = host.head.lower() if host is not None else ""
-        holder = name in lexicon.SUPPORTS | lexicon.CONTAINERS and self._peek().kind == "relation"
+        return last == "relation" and low.endswith("ing") and self.word(at + 1) in lexicon.DETERMINERS
+
+    def _ends_as_verb(self, at: int, taken: list[str], det: str) -> bool:
+        """Inside a noun phrase with `taken` words so far: does the word at `at` start the predicate instead?"""
+        low, last = self.word(at), taken[-1].lower()
+        kinds, prior = speech(low), speech(last)
+        if "v" not in kinds or not self.noun_like(last):
+            return False
+        closes = self.boundary(at + 1) or self.word(at + 1) in lexicon.DETERMINERS
+        describing = last in lexicon.ADJECTIVES or prior[:1] == "j"
+        if describing and not closes:
+            return False
+        if low in verbs.NOUNS_ING:
+            return self.word(at + 1) in lexicon.DETERMINERS
+        if low.endswith("ing") and len(low) > 4:
+            return not (kinds[0] == "n" and closes and known(f"{last}_{low}"))
+        if describing and "n" in kinds:
+            return False
+        if "n" not in kinds and "j" not in kinds:
+            return True
+        if known(f"{last}_{low}") or known(f"{last}_{inflection.singular(low) or low}"):
+            return False
+        if det in ("a", "an", "each") and low.endswith("s") and inflection.singular(low) is not None:
+            return True  # "a child in a raincoat jumps"
+        plural = inflection.singular(last) is not None or last in ("people", "sheep", "fish", "deer")
+        if low.endswith("ed") or low in verbs.PAST:
+            return kinds[0] == "v" or plural or closes
+        if low.endswith("s") and not plural and self.word(at + 1) in lexicon.DETERMINERS:
+            return True
+        if low.endswith("s") and not plural:
+            return kinds[0] == "v" or (closes and kind(last) in ("person", "animal") and kinds[-1] == "v")
+        return not low.endswith("s") and plural and "v" in kinds and (closes or kinds[0] == "v")
+
+    # reading
+
+    def phrase(self) -> NounPhrase | None:
+        """The noun phrase at the cursor, or None; the cursor then stands behind it, or behind lone adjectives."""
+        start, (det, count, vague) = self.at, self._start()
+        first = self.at
         if (
-            holder
-            and self._peek(2).kind == "np"
-            and self._peek().value in ("on", "in", "near", "under", "behind", "front")
+            det in ("each", "both", "all")
+            and count is None
+            and self.word(first).endswith("ing")
+            and "v" in speech(self.word(first))
         ):
-            self._relate("on" if name in lexicon.SUPPORTS else "in", things, [host])
-            self.subjects = self.recent = [host]  # "a nest with three eggs in a tree": the nest is in the tree
-            self.mode = ()
-            return
-        if host is not None and host not in things and following not in ("relation", "position"):
-            name = host.head.lower()
-            wrapped = (
-                noun.count is None and noun.plural and self._peek(-1).kind == "have" and name in lexicon.CONTAINERS
-            )
-            kind = "on" if name in lexicon.SUPPORTS else "in" if name in lexicon.CONTAINERS else "near"
-            if wrapped:
-                self.scene.note(f'"{noun.source}": no number given, {things[0].count} drawn')
-            self._relate(kind, things, [host])
-            self.subjects = things
-        self._after_list()
+            return self._headless(start, det, count)
+        taken = self._words(det)
+        if not taken:
+            return self._headless(start, det, count)
+        last = len(taken)
+        while last and not self._heads(taken[last - 1].lower(), last):
+            last -= 1
+        if not last:
+            if count is not None and count < 20 or det in ("another",):  # "one black and one white"
+                return NounPhrase("", tuple(t.lower() for t in taken), "", det, count, source=" ".join(taken), at=start)
+            return None
+        self.at -= len(taken) - last
+        return self._of(self._finish(taken[:last], det, count, vague, first, start))
 
-    def _after_list(self) -> None:
-        if not (
-            self._peek().kind in ("comma", "and") and self._peek(1 + (self._peek(2).kind == "and")).kind is not None
-        ) or self._peek().kind not in ("comma", "and"):
-            self.mode = ()
+    def _heads(self, low: str, place: int) -> bool:
+        """Can the word be the noun of a phrase? A colour or an adjective alone can't."""
+        if low in ("one", "ones", "other", "others"):
+            return True
+        kinds = speech(low)
+        if low in lexicon.NOT_THINGS or low.endswith("ing") and "n" not in kinds:
+            return False
+        if low in lexicon.KINDS and place == 1:
+            return True
+        if (
+            place == 1
+            and (low in lexicon.ADJECTIVES and kinds[:1] != "n" or kinds[:1] in ("j", "r"))
+            and low not in lexicon.KINDS
+        ):
+            return False
+        if kinds[:1] in ("j", "r") and low in lexicon.ADJECTIVES and low not in lexicon.KINDS:
+            return False
+        return self.noun_like(low)
 
-    def _subject(self, noun: NounPhrase) -> None:
-        head = noun.head.lower()
-        following = self._kind_after()
-        first = not self.scene.things and not self.pending
-        around = first and following in ("with", "have")
-        scenery = is_scenery(noun, around) and head not in lexicon.ANIMATE | lexicon.CONTAINERS
-        background = following == "position" and self._peek().value == "background"
-        opens = following in ("with", "have", "rel", "stop") or self._peek().value in ("in", "loose")
-        if head in lexicon.STYLE_NOUNS and first and opens and not self.scene.style:
-            self.scene.style = inflection.with_article(noun.source)
-            self.in_place, self.settled, self.mode = True, True, ()
-            return
-        if scenery and not background and noun.count is None and not self._known(noun):
-            built = head in lexicon.BUILT and (following not in ("with", "have", "neg") or head in ("bridge",))
-            if not built or (head in lexicon.MATTER and not noun.det):
-                kind = "with " if self.scene.places or self.scene.things else ""
-                if head in ("sunset", "sunrise", "dusk", "dawn", "night", "noon", "midnight") and not noun.det:
-                    kind = "at "
-                    first = True
-                self.scene.places.append(f"{kind}{plain(noun)}" if first else f"with {plain(noun)}")
-                self.in_place, self.subjects, self.recent, self.settled = True, [], [], True
-                return
-        things = self._things(noun)
-        joined = self._peek(-1).kind in ("and", "comma", "or", "adverb") and self.subjects and not self.settled
-        before = self.subjects if joined else []
-        self.subjects = [*before, *(t for t in things if t not in before)]
-        self.recent, self.settled, self.in_place = things, False, False
-        if self.pending:
-            if self.pending == ("position", "background"):
-                self._to_background()
-                self.settled = False
-            elif self.pending[0] == "position":
-                self._place(things, self.pending[1])
-                self.settled = False
-            else:
-                self._relate(self.pending[1], things, self.pending[2])
-            if not (
-                self._peek().kind in ("and", "comma") and self._peek(2).kind == "np" and self.pending[0] == "relation"
+    def _start(self) -> tuple[str, int | None, bool]:
+        """Determiner and number in front of the words."""
+        det, vague = "", False
+        if self.word(self.at) in lexicon.DETERMINERS and self.word(self.at + 1):
+            det = self.low[self.at]
+            self.at += 1
+            if det in ("all", "both") and self.word(self.at) in lexicon.DETERMINERS | {"of"}:
+                self.at += 1
+            if det == "some":
+                det, vague = "", True
+        count = None
+        if self.at < len(self.low) and not self._part_of_compound(det):
+            count, unclear = self._count()
+            vague = unclear or (vague and count is None)
+        if self.word(self.at) == "of":
+            self.at += 1
+        if count is not None and self.word(self.at) in lexicon.DETERMINERS:
+            self.at += 1  # "two of the cats"
+        return det, count, vague
+
+    def _part_of_compound(self, det: str) -> bool:
+        """ "a four poster bed", "two 2 story houses": the number belongs to the word behind it."""
+        low = self.word(self.at)
+        after = self.word(self.at + 1)
+        number = low in lexicon.NUMBERS and low not in ("one", "hundred") or low.isdigit()
+        return bool(number and det in ("a", "an") and after and not self.boundary(self.at + 1)
+                    and inflection.singular(after) is None and after not in ("dozen", "hundred", "people"))  # fmt: skip
+
+    def _count(self) -> tuple[int | None, bool]:
+        """Reads number words at the cursor: `(count, vague)`."""
+        low, after = self.word(self.at), self.word(self.at + 1)
+        if low == "single" or (low == "lone" and self.starts_noun(self.at + 1)):
+            self.at += 1
+            return 1, False
+        if low == "half" and self.rest(self.at).startswith("half a dozen"):
+            self.at += 3
+            return 6, False
+        if low in lexicon.SETS and after == "of":
+            number, vague = lexicon.SETS[low]
+            self.at += 2
+            return number, vague
+        if low in ("dozen", "dozens"):
+            self.at += 2 if after == "of" else 1
+            return 12, low == "dozens"
+        if (number := number_of(low)) is not None:
+            if (
+                not self.starts_noun(self.at + 1)
+                and after not in ("of", "dozen", "hundred")
+                and low.isdigit()
+                and number > 20
             ):
-                self.pending = ()
-            if self.pending:
-                self.settled = False
+                return None, False
+            self.at += 1
+            if self.word(self.at) in ("dozen", "hundred"):
+                number *= 12 if self.word(self.at) == "dozen" else 100
+                self.at += 1
+            if self.word(self.at) == "of" and self.word(self.at + 1) in ("the", "them", "these", "those"):
+                self.at += 1
+            return number, False
+        if low in lexicon.VAGUE and (self.starts_noun(self.at + 1) or after == "of"):
+            self.at += 2 if after == "of" else 1
+            return lexicon.VAGUE[low], True
+        return None, False
 
-    def _absent(self, noun: NounPhrase) -> None:
-        adjectives = [w for w in (*noun.before, noun.head) if w in lexicon.ADJECTIVES]
-        if self._peek(-1).value == "copula" and adjectives and noun.before == tuple(adjectives)[: len(noun.before)]:
-            self.scene.absent += [f"{' '.join(adjectives)} {t.head}" for t in self.subjects[-1:]]
-            self.mode = ()
-            return
-        text = inflection.plural(noun.source) if noun.plural and not noun.source.endswith("s") else noun.source
-        if noun.head == "person" and noun.plural:
-            text = noun.source
-        full = f"{text} {noun.tail}".strip()
-        if full not in self.scene.absent:
-            self.scene.absent.append(full)
-        self.scene.absent_heads.add(noun.head)
-        self.mode, self.in_place = ("neg", noun.det in ("a", "an")), False
+    def _words(self, det: str = "") -> list[str]:
+        """Adjectives and nouns up to the predicate or the end."""
+        taken: list[str] = []
+        while self.at < len(self.tokens) and len(taken) < 12:
+            low = self.word(self.at)
+            if low in ("and", ",", "&") and taken and self._joined(taken, det):
+                if low == ",":
+                    taken = [t for t in taken if t.lower() in lexicon.PLAIN]
+                taken += ["and"] if low in ("and", "&") and taken else []
+                self.at += 1
+                taken.append(self.tokens[self.at])
+                self.at += 1
+                continue
+            if self.boundary(self.at) or low in lexicon.DETERMINERS:
+                break
+            if taken and (low in lexicon.NUMBERS or low.isdecimal()) and self.starts_noun(self.at + 1):
+                break
+            if taken and (low in lexicon.PRONOUNS or self._ends_as_verb(self.at, taken, det)):
+                break
+            kinds = speech(low)
+            adverb = low in lexicon.ADVERBS or kinds[:1] == "r" and "n" not in kinds
+            if adverb and low not in lexicon.NOT_ADVERBS and low not in lexicon.ADJECTIVES:
+                if taken and not self.adjective(self.at + 1):
+                    break
+                self.at += 1
+                continue
+            if not taken and low in verbs.HAVE:
+                break
+            taken.append(self.tokens[self.at])
+            self.at += 1
+        return taken
 
-    def _predicate(self, noun: NounPhrase) -> None:
-        self.mode = ()
-        if not noun.det and noun.count is None and (noun.head in lexicon.ADJECTIVES or noun.head.endswith("ed")):
-            for thing in self.subjects:
-                thing.before = [*noun.before, noun.head, *thing.before]
-        elif noun.count is not None and self.subjects:
-            self._subject(noun)
-        else:
-            self._subject(noun)
+    def _joined(self, taken: list[str], det: str) -> bool:
+        """ "a red and white ball", "a big, old table": adjectives in a row, with their noun still to come."""
+        after = self.word(self.at + 1)
+        if self.word(self.at) == "," and (
+            is_style(self._up_to_comma(self.at + 1)) or not det and not self._noun_after(self.at + 2, False)
+        ):
+            return False
+        describing = all(t.lower() in lexicon.ADJECTIVES or speech(t.lower())[:1] == "j" or t == "and" for t in taken)
+        participle = after.endswith(("ing", "ed")) and "v" in speech(after)
+        return describing and (self.adjective(self.at + 1) or participle) and self._noun_after(self.at + 2)
 
-    def _on_np(self, piece: Piece) -> None:
-        noun: NounPhrase = piece.value
-        mode = self.mode[0] if self.mode else ""
-        if not noun.head or noun.head in ("one", "other", "ones", "others") or self._one_of(noun):
-            self._instance(noun)
-        elif mode == "neg" or noun.count == 0:
-            self._absent(noun)
-        elif mode == "is":
-            self._predicate(noun)
-        elif mode == "wear":
-            text = f"{self.mode[1]} {plain(noun)}"
-            both = self.mode[1] == "wearing" and len(self.subjects) == 2 and not any(t.worn for t in self.subjects)
-            for thing in self.subjects if both else self.recent[-1:] or self.subjects[-1:]:
-                thing.worn = f"{thing.worn} and {plain(noun)}" if thing.worn else text
-            if not (self._peek().kind == "and" and _clothing(self._peek(2))):
-                self.mode = ()
-        elif self._is_tag(noun):
-            self.scene.tags.append(f"{plain(noun)}")
-        elif mode == "relation":
-            self._relation_target(noun)
-        elif mode == "verb" and noun.head in lexicon.MATTER | lexicon.TIMES and noun.det != "a" and noun.count is None:
-            self.scene.places.append(f"with {plain(noun)}")
-            self.mode = ()
-        elif mode == "verb":
-            things = self._things(noun)
-            self._relate(self.mode[1], self.subjects or self.recent[-1:], things)
-            self.settled = self.mode[1] == "on" or not self.subjects
-            self.mode, self.recent = (), things
-        elif mode == "with":
-            self._with(noun)
-        else:
-            self._subject(noun)
+    def _up_to_comma(self, at: int) -> list[str]:
+        end = at
+        while end < len(self.low) and end < at + 10 and self.low[end][-1].isalnum():
+            end += 1
+        return self.low[at:end]
 
-    def _to_background(self) -> None:
-        """The noun in front of "in the background": scenery becomes text, a thing moves up and back."""
-        for thing in self.recent or self.subjects[-1:]:
-            related = any(thing in r.subjects or thing in r.targets for r in self.scene.relations)
-            scenery = thing.head in lexicon.PLACES or thing.head.endswith(lexicon.PLACE_ENDINGS)
-            if (scenery or (not thing.counted and not thing.animate)) and not related and thing in self.scene.things:
-                self.scene.things.remove(thing)
-                text = " ".join(
-                    [
-                        *thing.before,
-                        inflection.plural(thing.head) if thing.count > 1 else thing.phrase.split(" ", 1)[-1],
-                    ]
-                )
-                noun = text if thing.count > 1 else thing.phrase
-                self.scene.notes = [n for n in self.scene.notes if thing.head not in n or "drawn" not in n]
-                self.scene.places.append(f"with {noun} in the background")
-            else:
-                thing.position, thing.scale = (thing.position[0], 0.2), 0.6
-        self.subjects = [t for t in self.subjects if t in self.scene.things]
-        self.recent, self.mode, self.settled = [], (), True
+    def _headless(self, start: int, det: str, count: int | None) -> NounPhrase | None:
+        if count is not None or det in ("another", "each", "both", "all"):
+            return NounPhrase("", (), "", det, count, source=" ".join(self.tokens[start : self.at]), at=start)
+        return None
+
+    def _finish(self, taken: list[str], det: str, count: int | None, vague: bool, first: int, start: int) -> NounPhrase:
+        head, before = taken[-1], taken[:-1]
+        proper = head[0].isupper() and first > 0 and count is None and not det and not head.isupper()
+        one = None if proper else inflection.singular(head)
+        if det == "a" and head.lower() == "glasses":
+            one = None
+        plural = one is not None and (count is not None or det not in ("a", "an"))
+        opening = first == 0 or self.word(first - 1) in ".!?\n,"
+        unknown = not speech(head.lower())
+        name = (
+            any(c.isupper() for c in head[1:])
+            or head[0].isupper()
+            and (unknown or not opening or bool(before and before[0][0].isupper()))
+            and not head.isupper()
+        )
+        shown = (one if plural else head.lower()) if not name else (one.capitalize() if plural and one else head)
+        keep = name or (before and not opening)
+        words = tuple(w if keep and w[0].isupper() else w.lower() for w in before)
+        if not plural and inflection.is_invariant(head) and (count or 0) != 1 and det not in ("a", "an", "the"):
+            plural = count is not None or vague
+        source = " ".join([*words, head if name else head.lower()])
+        return NounPhrase(shown, words, "", det, count, vague, plural, name, source, start)
+
+    def _of(self, noun: NounPhrase) -> NounPhrase:
+        """Folds "of ..." into the phrase, or reads through a collective or picture noun to what it holds."""
+        full = self.word(self.at) == "full" and self.word(self.at + 1) == "of"
+        filled = (
+            self.word(self.at) in ("filled", "covered", "topped", "stuffed", "loaded")
+            and self.word(self.at + 1) == "with"
+        )
+        if self.word(self.at) != "of" and not full and not filled:
+            return noun
+        link = "of" if self.word(self.at) == "of" else f"{self.word(self.at)} {self.word(self.at + 1)}"
+        self.at += len(link.split())
+        if link == "of" and noun.head in lexicon.PICTURES and (noun.count or 1) == 1 and not noun.plural:
+            return replace(noun, style_of=True)
+        if link == "of" and noun.head in lexicon.COLLECTIVES | {"tower", "pyramid", "wall"}:
+            probe = NounReader(self.tokens, self.at)
+            inner = probe.phrase()
+            if inner is not None and inner.head and (inner.count is not None or inner.det in ("a", "an")):
+                self.at = probe.at
+                return inner
+        inner = self.phrase() if self.starts_noun(self.at) else None
+        if inner is None or not inner.head:
+            return noun
+        article = f"{inner.det} " if inner.det else ""
+        number = f"{inflection.number_word(inner.count)} " if inner.count and not inner.det else ""
+        return replace(noun, tail=f"{link} {article}{number}{inner.source}{' ' + inner.tail if inner.tail else ''}")
 
 
-def _clothing(piece: Piece) -> bool:
-    return piece.kind == "np" and piece.value.head in lexicon.CLOTHES
+def number_of(low: str) -> int | None:
+    """The number that a word or numeral stands for."""
+    if low.isascii() and low.isdigit() and len(low) < 6:
+        return int(low)
+    if low in lexicon.NUMBERS:
+        return lexicon.NUMBERS[low]
+    tens, _, ones = low.partition("-")
+    if lexicon.NUMBERS.get(tens, 0) >= 20 and ones in lexicon.NUMBERS:
+        return lexicon.NUMBERS[tens] + lexicon.NUMBERS[ones]
+    return None

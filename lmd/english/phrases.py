@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from .inflection import word_set
+
 MAX_TOKENS = 1000
 _PICTURE = r"(?: of the (?:image|picture|photo|frame|scene|canvas|painting|composition|screen|page))?"
 _SIDE = r"(?:left|right)(?:[- ]hand(?= side))?(?: side| part| half| edge| end| third| area| section)?"
@@ -14,17 +16,22 @@ RELATIONS = [
     (r"left of", "left"),
     (r"right of", "right"),
     (r"(?:on|at) (?:either|both|each) sides? of", "around"),
+    (r"(?:on|at|by|to) (?:the |one )?sides? of", "beside"),
+    (r"(?:partly |partially |half )?(?:hidden|obscured|concealed|covered up|blocked) (?:by|behind|from view by)", "behind"),
+    (r"hiding behind|(?:peeking|peering) (?:out )?from behind", "behind"),
+    (r"towering (?:over|above)|dwarfing", "towers"),
     (r"(?:flanked|framed|bordered) by", "flanked"),
     (r"surrounded (?:by|with)|encircled by", "surrounded"),
-    (r"(?:stacked |piled |balanced )?on (?:the )?top of|atop(?: of)?|at the top of|on the edge of|on the back of", "on"),
+    (r"(?:stacked |piled |balanced )?on (?:the )?top of|atop(?: of)?|at (?:the )?top of|on the edge of|on the back of", "on"),
     (r"on the (?:surface|head|back|roof|lap|shoulders?|nose|hood|lid|rim|seat|tip|peak|deck) of", "on"),
     (r"(?:high |directly |right |just )?above|hovering over|on the wall (?:above|over)", "above"),
-    (r"at the (?:bottom|foot|base) of|(?:right |directly |just )?(?:below|beneath|underneath)", "below"),
+    (r"(?:on|at|in) (?:the )?(?:bottom|foot|base) of", "bottom"),
+    (r"(?:right |directly |just )?(?:below|beneath|underneath)", "below"),
     (r"(?:directly |right )?under", "under"),
     (r"over", "above"),
     (r"in front of|ahead of", "front"),
     (r"in back of|at the back of|behind", "behind"),
-    (r"(?:in|on|at) the (?:middle|center|centre|heart) of", "amid"),
+    (r"(?:in|on|at) the (?:very )?(?:middle|center|centre|heart|midst) of", "amid"),
     (r"in between|between|sandwiched between", "between"),
     (r"inside of|inside|within|into", "inside"),
     (r"(?:right |directly )?next to|beside|besides|alongside|close to|adjacent to|near to|near|nearby|by|against", "near"),
@@ -56,6 +63,7 @@ POSITIONS = [
     (r"(?:in|at) the (?:very |exact )?(?:middle|cent(?:er|re))" + _PICTURE + r"(?! of\b)", (0.5, 0.5)),
     (r"(?:in|into) (?:half|halves|pieces|two)(?= |$)", "skip"),
     (r"in (?:the|a|one) corner(?! of\b)", (0.15, None)),
+    (r"(?:far away|far off|in the far distance|off in the distance)(?! from\b)", "far"),
     (r"the (?:left|right|top|upper|bottom|lower)(?:[- ]hand)? (?:half|side|part|third|corner)" + _PICTURE
      + r" (?:shows|has|contains|features|depicts|holds|is)(?= )|the (?:left|right|top|upper|bottom|lower) "
      "(?:half|side|part|"
@@ -98,10 +106,27 @@ def _compile(pattern: str) -> re.Pattern[str]:
 RELATIONS = [(_compile(p), v) for p, v in RELATIONS]
 POSITIONS = [(_compile(p), v) for p, v in POSITIONS]
 NEGATIONS, OPENERS = _compile(NEGATIONS), re.compile(OPENERS)
-_TOKEN = re.compile(r"\w+(?:['’]\w+)*(?:-\w+(?:['’]\w+)*)*|[.;:!?,()\[\]{}\"&]|\n")
+# Words that such a phrase can begin with; all others need no matching.
+STARTS = word_set(
+    """
+    immediately directly just to on at from left right by partly partially half hidden obscured concealed covered
+    blocked hiding peeking peering towering dwarfing flanked framed bordered surrounded encircled stacked piled
+    balanced atop high hovering above below beneath underneath under over in ahead behind between sandwiched inside
+    within into next beside besides alongside close adjacent near nearby against all around across opposite toward
+    towards past onto upon amidst amid among amongst along through throughout down up much far slightly twice a
+    bigger larger taller higher wider longer fatter heavier three almost nearly as smaller shorter thinner tinier
+    lower narrower lighter outside during before after until since out off like for about than via per the top upper
+    bottom viewed seen shot photographed taken one standing sitting together side hand facing looking holding back
+    face is are was were do does did has have with without there free devoid empty lacking excluding except minus
+    instead rather but not nor no avoid avoiding must should missing neither none
+    """
+)
+_TOKEN = re.compile(
+    r"\"[^\"\n]{1,80}\"|(?<![\w'])'[^'\n]{1,60}'(?!\w)|\w+(?:'\w+)*(?:-\w+(?:'\w+)*)*|[.;:!?,()\[\]{}\"&]|\n"
+)
 _CONTRACTIONS = [
-    (r"n['’]t\b", " not"), (r"\bcan not\b", "cannot"), (r"['’]re\b", " are"), (r"\b(there|it|that|he|she|who)['’]s\b", r"\1 is"),
-    (r"\bparking lots?\b", "parking_lot"), (r"\bice cream\b", "ice_cream"), (r"\bno[ -]one\b|\bnobody\b", "no people"),
+    (r"\bcan't\b|\bcannot\b", "can not"), (r"\bwon't\b", "will not"), (r"n't\b", " not"), (r"'re\b", " are"), (r"\b(there|it|that|he|she|who)'s\b", r"\1 is"),
+    (r"\bparking lots?\b", "parking_lot"), (r"\bice cream\b", "ice_cream"), (r"\bno[ -]one\b|\bnobody\b", "no people"), (r"[“”]|''|``", '"'),
     (r"(?<!left )(?<!right )(?<!top )(?<!bottom )\bhalf an? (?!dozen)", "a half "), (r"\bnothing (?:else|but)\b", ""), (r"\bconstruction site\b", "construction_site"), (r"\bstill life\b", "still_life"),
     (r"\b(\w+)[- ]free\b(?= (?:street|room|road|sky|scene|desk|table|beach|park))", r"\1-free"),
     (r"\bblack[- ]and[- ]white (?=photo|photograph|picture|image|drawing|sketch|illustration)", "black_and_white "),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from . import inflection, lexicon
-from .chunker import is_animate
+from .vocabulary import kind
 
 
 @dataclass(eq=False)
@@ -43,7 +43,7 @@ class Thing:
 
     @property
     def animate(self) -> bool:
-        return is_animate(self.head)
+        return kind(self.head.lower()) in ("person", "animal")
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +53,7 @@ class Relation:
     kind: str
     subjects: tuple[Thing, ...]
     targets: tuple[Thing, ...]
+    flat: bool = False  # "in" as a logo is on a mug: wholly inside the target's outline
 
 
 @dataclass
@@ -65,6 +66,8 @@ class Scene:
     absent: list[str] = field(default_factory=list)
     absent_heads: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
+    larger: list[tuple[Thing, Thing]] = field(default_factory=list)  # the first is the larger one of the two
+    left_out: list[str] = field(default_factory=list)  # nouns that got no box because they are not surely things
 
     def note(self, text: str) -> None:
         if text not in self.notes:

@@ -1,87 +1,80 @@
-"""Which nouns are surroundings or style rather than things with a box."""
+"""Which nouns are surroundings rather than things with a box, given the word before them."""
 
 from __future__ import annotations
 
 from . import lexicon
-from .chunker import NounPhrase, is_scenery
-from .reader_state import Memory, plain
+from .noun_phrases import NounPhrase
+from .vocabulary import SOLID, compound_kind
 
+_SQUARES_OF = frozenset(("town", "city", "village", "market", "public", "main", "central", "busy", "crowded"))
 _PLACE_WORD = {"in": "in", "inside": "in", "amid": "in", "on": "on", "near": "by", "along": "along", "above": "over",
-               "under": "under", "below": "under", "during": "during", "from": "in", "behind": "in", "loose": "in"}  # fmt: skip
+               "under": "under", "below": "under", "during": "during", "from": "in", "behind": "in", "loose": "in", "bottom": "in",
+               "about": "around"}  # fmt: skip
+_KEPT = frozenset(
+    ("in", "on", "at", "by", "under", "along", "over", "above", "across", "through", "against", "near", "during")
+)
+_HIGH = frozenset(("sky", "stars", "moon", "sun", "cloud", "clouds", "rainbow", "lights", "aurora", "canopy"))
 
 
-class Places(Memory):
-    """Adds the background to the reader."""
+def is_scenery(noun: NounPhrase, around: bool = False) -> bool:
+    """Does the noun name surroundings? `around` says that its place in the sentence speaks for it ("in the square")."""
+    head = noun.head.lower()
+    if head == "square":  # a shape, unless a town or the sentence makes it a place
+        before = {w.lower() for w in noun.before}
+        return bool(before & _SQUARES_OF) or (around and not before & lexicon.COLOURS)
+    if head in lexicon.MATTER and noun.before and compound_kind(noun.before[-1].lower(), head) in SOLID:
+        return False  # a traffic light, a floor lamp
+    last = head.split("-")[-1]
+    named = _curated(head) or last in lexicon.PLACES
+    return (named or noun.kind in ("place", "weather", "time")) and noun.kind not in ("person", "animal")
 
-    def _is_tag(self, noun: NounPhrase) -> bool:
-        """ "..., cinematic lighting, 4k": style words behind the scene, or a style noun alone in front of it."""
-        before = self._peek(-1).kind
-        if self.mode[:1] == ("relation",):
-            return noun.head == "style" and self.mode[1] == "in"
-        alone = self.at == 0 and noun.head in lexicon.STYLE_NOUNS | {"style"} and self._peek().kind in ("comma", "stop")
-        behind = before in ("comma", "stop") and (self.scene.things or self.scene.places)
-        return bool(alone or behind or (before == "and" and self.scene.tags)) and self._tagged(noun)
 
-    def _tagged(self, noun: NounPhrase) -> bool:
-        low = {noun.head.lower(), *(w.lower() for w in noun.before)}
-        head = noun.head.lower() in lexicon.STYLE_TAGS or noun.head.lower() in lexicon.STYLE_NOUNS - {"icon", "film"}
-        return noun.count is None and noun.det in ("", "the") and (
-            head or (bool(low & lexicon.STYLE_TAGS) and noun.head.lower() not in lexicon.ANIMATE and not noun.plural)
-        )  # fmt: skip
+def _curated(head: str) -> bool:
+    return head in lexicon.PLACES or head.endswith(lexicon.PLACE_ENDINGS)
 
-    def _is_place(self, noun: NounPhrase, kind: str) -> bool:
-        """Does the noun after relation `kind` name surroundings rather than a thing with a box?"""
-        head = noun.head.lower()
-        if self._known(noun):
-            return False
-        last = head.split("-")[-1]
-        scenery = is_scenery(noun, kind not in ("on", "under", "below", "above", "behind", "front"))
-        if head in lexicon.TIMES and (kind in ("near", "during", "in", "on", "amid", "under", "along") or noun.before):
-            return True
-        if kind in ("in", "inside", "amid", "near", "along", "during", "from", "loose", "surrounded"):
-            if head in lexicon.CONTAINERS and head not in lexicon.ROOMS | {"mirror"}:
-                return False
-            built = (
-                head in lexicon.BUILT and kind == "near" and self.pieces[self.at - 1].text not in ("at", "by", "along")
-            )
-            return (scenery and not (built and head not in lexicon.MATTER)) or (
-                kind in ("in", "amid") and head not in lexicon.SUPPORTS and not self._concrete(noun)
-            )
-        if kind == "on":
-            return scenery and head not in ("bridge", "wall", "cloud", "moon") or head == "wall" and noun.det != "a"
-        if kind in ("under", "below"):
-            return (
-                head in lexicon.SKY or last in lexicon.SKY or head in ("rain", "snow", "sunlight", "shade", "ceiling")
-            )
-        if kind in ("above", "along", "behind", "front"):
-            return scenery and head not in lexicon.BUILT - {
-                "village",
-                "town",
-                "mountain",
-                "island",
-                "hill",
-                "lake",
-                "market",
-                "pond",
-            }
-        return False
 
-    def _concrete(self, noun: NounPhrase) -> bool:
-        """After "in", an unknown noun is taken for a place; these are things one can look into."""
-        return noun.head.lower() in lexicon.CONTAINERS or noun.head.lower() in lexicon.ANIMATE
+def head_is_place(noun: NounPhrase) -> bool:
+    """Surroundings that are never a thing to stand beside: a street, a room."""
+    return noun.head.lower() not in lexicon.BUILT
 
-    def _background_if_place(self, kind: str, noun: NounPhrase) -> bool:
-        if not self._is_place(noun, kind):
-            return False
-        written = self._written(kind)
-        self.scene.places.append(f"{written} {plain(noun)}".strip())
-        self.in_place = self.settled = True
+
+def is_place(noun: NounPhrase, relation: str, text: str) -> bool:
+    """Does the noun behind a relation (written as `text`) name surroundings rather than a thing with a box?"""
+    head = noun.head.lower()
+    last = head.split("-")[-1]
+    scenery = is_scenery(noun, relation not in ("on", "under", "below", "above", "behind", "front"))
+    if (head in lexicon.TIMES or noun.kind == "time") and (
+        relation in ("near", "during", "in", "on", "amid", "under", "along") or noun.before
+    ):
         return True
+    if relation in ("in", "inside", "amid", "near", "along", "during", "from", "loose", "surrounded", "about"):
+        if head in lexicon.CONTAINERS and head not in lexicon.ROOMS | {"mirror"}:
+            return False
+        if relation == "amid" and (noun.plural or noun.animate):
+            return False
+        built = head in lexicon.BUILT and relation in ("near", "about") and text not in ("at", "by", "along")
+        return (scenery and not (built and head not in lexicon.MATTER)) or (
+            relation in ("in", "amid")
+            and head not in lexicon.SUPPORTS
+            and noun.kind not in SOLID
+            and noun.kind != "body"
+        )
+    if relation == "on" and noun.det in ("a", "an") and not _curated(head) and noun.kind == "place":
+        return False  # "on an ice floe"
+    if relation == "on":
+        return scenery and head not in ("bridge", "wall", "cloud", "moon") or head == "wall" and noun.det != "a"
+    if relation in ("under", "below"):
+        return head in _HIGH or last in _HIGH or head in ("rain", "snow", "sunlight", "shade", "ceiling")
+    if relation in ("above", "along", "behind", "front"):
+        solid = ("village", "town", "mountain", "island", "hill", "lake", "market", "pond")
+        return scenery and (head in solid or head not in lexicon.BUILT)
+    return False
 
-    def _written(self, kind: str) -> str:
-        for n in (0, -1, -2):
-            piece = self._peek(n)
-            if piece.kind == "relation":
-                return piece.text if piece.text in ("in", "on", "at", "by", "under", "along", "over", "above", "across",
-                    "through", "against", "near", "during") else _PLACE_WORD.get(kind, "in")  # fmt: skip
-        return _PLACE_WORD.get(kind, "in")
+
+def placing(relation: str, text: str) -> str:
+    """The preposition to write in front of a place."""
+    return text if text in _KEPT else _PLACE_WORD.get(relation, "in")
+
+
+def written(relation: str, text: str, noun: NounPhrase) -> str:
+    return f"{placing(relation, text)} {noun.written}".strip()

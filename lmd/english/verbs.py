@@ -92,3 +92,22 @@ def ing_form(word: str) -> str | None:
         return low
     verb = THIRD.get(low) or (low if low in BASE else None)
     return _ing(verb) if verb else None
+
+
+# Verbs whose object follows without an article in lists of tags: "holding sword".
+TRANSITIVE = frozenset(
+    _ing(v)
+    for v in word_set(
+        """
+        hold carry push pull throw catch kick hit eat drink read write draw ride drive play touch hug kiss pet feed use
+        wear fight face chase watch cut build lift drag sell serve hand give offer blow
+        """
+    )
+)
+
+SHOWING = word_set(
+    """
+    shows show showing depicts depict depicting captures capture capturing features feature featuring presents present
+    presenting displays portrays portray illustrates showcases showcase centers focuses reveals contains includes is
+    """
+)

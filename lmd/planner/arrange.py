@@ -12,12 +12,15 @@ from .relation_checks import holds
 from .usual_sizes import FLYING, size_of
 
 MARGIN = 0.035
-_ORDER = {"in": 0, "on": 1, "under": 2, "behind": 3, "front": 3, "above": 4, "below": 4, "between": 5}
+MIN_AREA = 0.004  # of the canvas: smaller boxes hold nothing that a model could draw
+_LARGER = 1.6
+_ORDER = {"flat": 7, "in": 0, "on": 1, "under": 2, "behind": 3, "front": 3, "above": 4, "below": 4, "between": 5}
 
 
 class Arranger:
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
+        _order_sizes(scene)
         self.block: dict[Thing, Block] = {
             t: group(t, size_of(t), first=n) for n, t in enumerate(scene.things) if t.count > 0
         }
@@ -37,12 +40,13 @@ class Arranger:
             for part, (x0, x1) in _slots(blocks, 0)
             for cell, (y0, y1) in _slots(part, 1)
         ]
-        limit = 1.25 * min(_largest_scale(cell, rect, w * h) for cell, rect in cells)  # sizes stay comparable
+        scales = [_largest_scale(cell, rect, w * h) for cell, rect in cells]
         whole = Block()
-        for cell, rect in cells:
+        for (cell, rect), own in zip(cells, scales):
             align = tuple(_align(cell, axis) for axis in (0, 1))
+            limit = max(1.25 * min(scales), 0.6 * own)  # sizes stay comparable, but one narrow cell shrinks no other
             whole.absorb(_fit(cell, rect, align, w * h, limit))
-        return {k: Box(r.x / w, r.y / h, r.w / w, r.h / h) for k, r in whole.rects.items()}
+        return {k: _visible(Rect(r.x / w, r.y / h, r.w / w, r.h / h)) for k, r in whole.rects.items()}
 
     def _blocks(self) -> list[Block]:
         found: list[Block] = []
@@ -88,6 +92,8 @@ class Arranger:
         """Relations with the same support become one, so that everything on a table stands in one row."""
         out: list[Relation] = []
         for r in self.scene.relations:
+            if r.flat:
+                r = Relation("flat", r.subjects, r.targets)
             same = [
                 o
                 for o in out
@@ -240,6 +246,28 @@ class Arranger:
             self.scene.note(f'contradiction: "{names[0]}" cannot also be {kind} "{names[1]}"')
 
 
+def _order_sizes(scene: Scene) -> None:
+    """What is called larger becomes so: the two sizes part until one area is well above the other."""
+    for _ in range(min(len(scene.larger), 12) + 1):
+        for large, small in scene.larger:
+            (lw, lh), (sw, sh) = size_of(large), size_of(small)
+            if lw * lh < _LARGER * sw * sh:
+                part = math.sqrt(_LARGER * 1.05 * sw * sh / (lw * lh)) ** 0.5
+                large.scale *= part
+                small.scale /= part
+
+
+def _visible(r: Rect) -> Box:
+    """The rectangle as a box of at least MIN_AREA that lies inside the canvas."""
+    if r.w * r.h < MIN_AREA:
+        grow = math.sqrt(MIN_AREA * 1.01 / max(r.w * r.h, 1e-9))
+        w = min(max(r.w * grow, MIN_AREA), 1.0)
+        h = min(MIN_AREA * 1.01 / w, 1.0)
+        r = Rect(r.cx - w / 2, r.cy - h / 2, w, h)
+    x, y = min(max(r.x, 0.0), 1.0 - min(r.w, 1.0)), min(max(r.y, 0.0), 1.0 - min(r.h, 1.0))
+    return Box(x, y, min(r.w, 1.0), min(r.h, 1.0))
+
+
 def _coordinate(block: Block, axis: int) -> float | None:
     values = [t.position[axis] for t, _ in block.rects if t.position[axis] is not None]
     return values[0] if values else None
@@ -280,8 +308,8 @@ def _align(blocks: list[Block], axis: int) -> float:
 
 
 def _inner(cell: Rect, canvas: float) -> Rect:
-    margin = MARGIN * math.sqrt(canvas)
-    return Rect(cell.x + margin, cell.y + margin, cell.w - 2 * margin, cell.h - 2 * margin)
+    mx, my = (min(MARGIN * math.sqrt(canvas), 0.1 * side) for side in (cell.w, cell.h))
+    return Rect(cell.x + mx, cell.y + my, cell.w - 2 * mx, cell.h - 2 * my)
 
 
 def _largest_scale(blocks: list[Block], cell: Rect, canvas: float) -> float:

@@ -65,6 +65,13 @@ def _in(m: Block, a: Rect, home: Block, b: Rect) -> None:
         m.move(b.cx - a.cx, b.cy - 0.08 * b.h - a.cy)
 
 
+def _flat(m: Block, a: Rect, home: Block, b: Rect) -> None:
+    """On the surface: inside the outline of what it is on, in the middle, with a wide margin."""
+    m.scale(min(0.42 * b.w / a.w, 0.42 * b.h / a.h, math.sqrt(0.14 * b.w * b.h / (a.w * a.h))))
+    a = m.bounds()
+    m.move(b.cx - a.cx, b.cy - a.cy)
+
+
 def _behind(m: Block, a: Rect, home: Block, b: Rect) -> None:
     aside = 0.22 * min(a.w, b.w) if len(m.rects) == 1 else 0.0
     m.move(b.cx + aside - a.cx, b.y + 0.16 * min(a.h, b.h) - a.bottom)
@@ -78,4 +85,4 @@ def _front(m: Block, a: Rect, home: Block, b: Rect) -> None:
 
 
 RULES = {"left": _left, "right": _right, "near": _near, "above": _above, "below": _below, "on": _on, "under": _under,
-          "in": _in, "behind": _behind, "front": _front}  # fmt: skip
+          "in": _in, "flat": _flat, "behind": _behind, "front": _front}  # fmt: skip
