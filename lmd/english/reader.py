@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from .genre import genre_of
-from .interpreter import Interpreter
 from .markup import plain_english
 from .nouns import is_english
-from .parser import clauses_of
-from .pieces import pieces_of
 from .scene import Scene
 
 _SHOWN = 6  # nouns that one note names
@@ -16,6 +12,11 @@ _MODEL = "a language model as source, or the layout editor, gives what was left 
 
 def read(prompt: str) -> Scene:
     """What a prompt says, as far as it was understood; `Scene.notes` says what was left out and why."""
+    from .genre import genre_of  # the grammar is compiled when the first prompt is read, not when the host starts
+    from .interpreter import Interpreter
+    from .parser import clauses_of
+    from .pieces import pieces_of
+
     text = plain_english(prompt)
     if not is_english(text):
         scene = Scene()
