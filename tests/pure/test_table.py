@@ -4,15 +4,17 @@ import argparse
 import functools
 import json
 import random
+from collections import Counter
 
 import numpy
 import pytest
-from ella_lmd.evaluation import demo_benchmark, demo_world
+from ella_lmd.evaluation import demo_benchmark, demo_world, run, stages
+from ella_lmd.evaluation.lanes import Here, Spec
+from ella_lmd.lmd.layout import Layout
 from ella_lmd.tools.bench import table as bench_table
 from ella_lmd.tools.bench import table_report, table_rows
 from PIL import Image
 
-HOW = (20, table_rows.CFG, table_rows.SAMPLER, table_rows.SCHEDULER)
 PROMPT = "A realistic photo of a scene with a red circle and a blue star"
 
 
@@ -53,53 +55,80 @@ def test_an_object_is_in_its_box_by_kind_colour_and_centre_and_counts_once():
     assert table_report.obeyed(two, [["star", "red", [*two.objects[0].box.corners], 0.9]]) == 1
 
 
+def arguments(**changes):
+    same = {"count": 1, "steps": 20, "cfg": table_rows.CFG, "layouts": ["truth", "planner"], "rows": ["plain", "full"]}
+    return argparse.Namespace(**same | bench_table.SAMPLING | changes)
+
+
+def planned(folder, **changes):
+    state = run.Run(folder)
+    bench_table.plan(state, arguments(**changes))
+    return state
+
+
+def drawn(state, **changes):
+    """Every picture of a run as a clean drawing that is right for attribution, judged."""
+    for key, job in state.jobs.items():
+        picture = drawing(job.prompt) if job.task == "attribution" else numpy.zeros((128, 128, 3), numpy.uint8)
+        state.add_image(key, Image.fromarray(picture), seconds=1.0, code=job.code)
+    lane = Here(Spec("evaluation.stages:AnswerWorker", {"panel": "demo"}))
+    stages.ask(state, "demo", [lane], lambda _: None)
+    return state
+
+
 def test_every_beginning_of_the_work_is_a_fair_sample_of_the_tasks():
-    order = bench_table.numbered_prompts(10)
-    assert len(order) == 40 and order[:8] == bench_table.numbered_prompts(2)
-    assert all({t for t, _, _ in order[i : i + 4]} == set(demo_benchmark.TASKS) for i in range(0, 40, 4))
+    order = [item for _, item in bench_table.items(10)]
+    assert len(order) == 40 and order[:8] == [item for _, item in bench_table.items(2)]
+    assert all({i.task for i in order[n : n + 4]} == set(demo_benchmark.TASKS) for n in range(0, 40, 4))
 
 
-def test_results_survive_a_stop_in_the_middle_of_a_line(tmp_path):
-    path = tmp_path / "table.jsonl"
-    path.write_text(json.dumps(record()) + "\n" + json.dumps(record(number=1))[:30])
-    results = bench_table.Results(path)
-    results.add(record(number=1), drawing(PROMPT))
-    again = bench_table.Results(path)
-    assert [r["number"] for r in again.records] == [0, 1]
-    assert again.picture(again.records[1]).size == (128, 128)
+def test_plain_sampling_is_drawn_once_and_belongs_to_every_kind_of_layouts(tmp_path):
+    state = planned(tmp_path)
+    assert Counter(job.row for job in state.jobs.values()) == {"plain": 4, "full": 8}
+    groups = bench_table.together(state.missing())
+    assert Counter(len(group) for group in groups) == {2: 4, 1: 4}
+    assert all([job.row for job in group] == ["plain", "full"] for group in groups if len(group) == 2)
+    assert all(job.layout for group in groups for job in group if job.row == "full")
+    drawn(state)
+    assert all(set(bench_table.rows_of(state, arguments(), kind)) == {"plain", "full"} for kind in ("truth", "planner"))
 
 
-def test_pictures_are_judged_again_without_sampling(tmp_path):
-    results = bench_table.Results(tmp_path / "table.jsonl")
-    results.add(record(verdict=False), drawing(PROMPT))
-    assert results.rejudge(1) == 1
-    (found,) = bench_table.Results(results.path).records
-    assert found["verdict"] and table_report.obeyed(demo_benchmark.true_layout(PROMPT), found["detections"]) == 2
+def test_a_layout_in_the_manifest_is_the_layout_itself(tmp_path):
+    for job in planned(tmp_path, count=20, rows=["full"], layouts=["truth"]).jobs.values():
+        assert Layout.from_json(json.loads(json.dumps(job.layout))) == demo_benchmark.true_layout(job.prompt)
+
+
+def test_pictures_are_judged_and_judged_again_without_sampling(tmp_path):
+    state = drawn(planned(tmp_path))
+    found = bench_table.rows_of(state, arguments(), "truth")["full"]
+    assert {task: r["verdict"] for (task, _), r in found.items()} == {
+        t: t in ("attribution", "negation") for t in demo_benchmark.TASKS
+    }
+    prompt, seen = (found["attribution", 0][name] for name in ("prompt", "detections"))
+    assert table_report.obeyed(demo_benchmark.true_layout(prompt), seen) == 2
+    (tmp_path / "answers.jsonl").write_text(
+        (tmp_path / "answers.jsonl").read_text().replace('"answer": [{', '"answer": [], "x": [{')
+    )
+    again, changed = bench_table.rejudge(run.Run(tmp_path), arguments(workers=1))
+    assert changed == 3 and bench_table.rows_of(again, arguments(), "truth")["full"] == found
 
 
 def test_results_of_another_program_are_not_mixed_with_new_ones(tmp_path):
-    results = bench_table.Results(tmp_path / "table.jsonl")
-    results.records.append(record(code="older"))
-    with pytest.raises(SystemExit, match="another state of the code.*--results"):
-        bench_table.fill(results, argparse.Namespace())
-
-
-def test_plain_sampling_belongs_to_every_kind_of_layouts(tmp_path):
-    results = bench_table.Results(tmp_path / "table.jsonl")
-    results.records += [record(row="plain", layouts="none"), record(row="full", layouts="planner")]
-    names = list(table_rows.ROWS)
-    assert set(results.rows("planner", HOW, names, range(1))) == {"plain", "full"}
-    assert set(results.rows("truth", HOW, names, range(1))) == {"plain"}
+    state = run.Run(tmp_path)
+    state.plan([run.Job("demo", "spatial-000", "spatial", PROMPT, 0, "plain", None, {}, "older")])
+    with pytest.raises(ValueError, match="another state of the code"):
+        bench_table.plan(state, arguments())
 
 
 def test_pictures_of_another_sampler_are_kept_apart(tmp_path):
-    results = bench_table.Results(tmp_path / "table.jsonl")
-    results.add(record(), drawing(PROMPT))
-    results.add(record(sampler="lcm", scheduler="karras", cfg=1.0), drawing(PROMPT))
-    assert len({r["picture"] for r in results.records}) == 2
-    for how, sampler in ((HOW, None), ((20, 1.0, "lcm", "karras"), "lcm")):
-        (found,) = results.rows("truth", how, ["full"], range(1))["full"].values()
-        assert found.get("sampler") == sampler
+    other = {"sampler": "lcm", "scheduler": "karras", "cfg": 1.0}
+    state = planned(tmp_path, **other, rows=["full"], layouts=["truth"])
+    bench_table.plan(state, arguments(rows=["full"], layouts=["truth"]))
+    assert len(bench_table.together(state.missing())) == len(state.jobs) == 8
+    drawn(state)
+    for how in ({}, other):
+        assert len(bench_table.rows_of(state, arguments(**how), "truth")["full"]) == 4
+    assert bench_table.rows_of(state, arguments(steps=3), "truth") == {}
 
 
 def test_the_table_and_the_sheet_show_every_row(tmp_path):

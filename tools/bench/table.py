@@ -8,7 +8,7 @@ Every row has the same prompts, layouts and seeds. A picture counts if the class
 prompt asks for. Printed: successes per task, the 95 % Wilson interval of the total, and processor seconds relative to
 plain sampling; a row's seconds include its objects even where they were shared with another row.
 
-Results go to --results, line by line, and pictures and contact sheets into the folder beside it: a run that was stopped
+Results go to the folder --results, a run of evaluation/ with the pictures, and contact sheets: a run that was stopped
 goes on where it was, and what is there is printed first. Exit status 0 only if full LMD beats plain sampling by MARGIN
 points (QUICK_MARGIN with --quick) with every kind of layouts.
 """
@@ -16,16 +16,18 @@ points (QUICK_MARGIN with --quick) with every kind of layouts.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
-import hashlib
-import json
-import multiprocessing
 import random
+import shutil
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
+from ella_lmd.evaluation import lanes, layouts, run, stages
+from ella_lmd.evaluation.benchmarks import benchmark
+from ella_lmd.evaluation.demo_benchmark import TASKS
+from ella_lmd.evaluation.lmd_benchmark import predicate
 from ella_lmd.tools import pack
 from ella_lmd.tools.bench import table_report, table_rows
 
@@ -33,6 +35,7 @@ ROOT = pack.ROOT
 MARGIN, QUICK_MARGIN = 39.7, 20.0
 QUICK = {"count": 10, "layouts": ["truth"], "rows": ["plain", "full"]}
 SAMPLING = {"sampler": table_rows.SAMPLER, "scheduler": table_rows.SCHEDULER}
+JUDGE, DEMO = "demo", benchmark("demo")
 SOURCES = (
     "lmd/**/*.py",
     "nodes/**/*.py",
@@ -43,145 +46,118 @@ SOURCES = (
 )
 
 
-def code_state() -> str:
-    """A hash of everything that decides what is drawn, so that results of different programs are never mixed."""
-    files = sorted(path for pattern in SOURCES for path in ROOT.glob(pattern))
-    return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files)).hexdigest()[:12]
-
-
-class Results:
-    """A file of JSON lines, one per picture, and a folder of the same name with the pictures."""
-
-    def __init__(self, path: Path):
-        self.path, self.folder = path, path.with_suffix("")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lines = path.read_text().splitlines() if path.exists() else []
-        self.records = [json.loads(line) for line in lines if line.endswith("}")]
-        if len(self.records) < len(lines):  # a killed run can cut its last line
-            self.write()
-
-    def write(self) -> None:
-        self.path.write_text("".join(json.dumps(record) + "\n" for record in self.records))
-
-    def add(self, record: dict, picture) -> None:
-        from PIL import Image
-
-        name = "-".join(str(v) for v in key_of(record)).replace(" ", "_")
-        record["picture"] = f"{name}.png"
-        Image.fromarray(picture).save(self.folder / record["picture"])
-        self.records.append(record)
-        with self.path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
-
-    def picture(self, record: dict):
-        from PIL import Image
-
-        return Image.open(self.folder / record["picture"]).convert("RGB")
-
-    def rejudge(self, workers: int) -> int:
-        """Look at every picture anew; returns how many verdicts changed."""
-        from tqdm import tqdm
-
-        paths = [str(self.folder / record["picture"]) for record in self.records]
-        before = [record["verdict"] for record in self.records]
-        with contextlib.ExitStack() as stack:
-            found = map(look, paths)
-            if workers > 1:
-                pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(workers))
-                found = pool.imap(look, paths, chunksize=8)
-            found = tqdm(found, total=len(paths), desc="judging", disable=None)
-            for record, detections in zip(self.records, found, strict=True):
-                record |= judged(record["prompt"], detections)
-        self.write()
-        return sum(old != record["verdict"] for old, record in zip(before, self.records, strict=True))
-
-    def rows(self, kind: str, how: tuple, names: list[str], numbers: range) -> dict[str, table_report.Records]:
-        """The records of each row for one kind of layouts (plain sampling knows none); rows without any are left out."""
-        found: dict[str, table_report.Records] = {name: {} for name in names}
-        for r in self.records:
-            wanted = key_of(r)[:-3] == (layouts_key(kind, r["row"]), *how) and r["number"] in numbers
-            if wanted and r["row"] in found:
-                found[r["row"]][r["task"], r["number"]] = r
-        return {name: records for name, records in found.items() if records}
-
-
-def key_of(record: dict) -> tuple:
-    """What makes a picture: the layouts, how it was sampled, and the task, number and row."""
-    how = record["steps"], record.get("cfg", table_rows.CFG), *(record.get(k, d) for k, d in SAMPLING.items())
-    return record["layouts"], *how, record["task"], record["number"], record["row"]
-
-
 def layouts_key(kind: str, row: str) -> str:
     return "none" if row == table_rows.PLAIN else kind
 
 
-def look(path: str) -> list:
-    from ella_lmd.evaluation import demo_detector
-    from PIL import Image
-
-    return demo_detector.detect(Image.open(path))
-
-
-def judged(prompt: str, detections: list) -> dict:
-    from ella_lmd.evaluation import demo_benchmark
-
-    listed = [[d.kind, d.colour, [round(v, 4) for v in d.box], round(d.score, 4)] for d in detections]
-    return {"verdict": demo_benchmark.verdict(prompt, detections), "detections": listed}
+def settings(args: argparse.Namespace, kind: str, row: str) -> dict:
+    """A job's settings: how it is sampled, and which layouts it has."""
+    how = {name: getattr(args, name) for name in ("steps", "cfg", "sampler", "scheduler")}
+    return how | {"layouts": layouts_key(kind, row)}
 
 
-def numbered_prompts(count: int) -> list[tuple[str, int, str]]:
-    """`(task, number, prompt)` in an order of which every beginning is a fair sample of the tasks."""
-    from ella_lmd.evaluation import demo_benchmark
-
-    seen: Counter[str] = Counter()
-    found = []
-    for task, prompt in demo_benchmark.prompts(count):
-        found.append((task, seen[task], prompt))
-        seen[task] += 1
-    return sorted(found, key=lambda item: item[1])
+def items(count: int) -> list[tuple[int, object]]:
+    """`count` prompts of each task with their places."""
+    return list(enumerate(DEMO.items(None)))[: count * len(TASKS)]
 
 
-def how_of(args: argparse.Namespace) -> tuple[int, float, str, str]:
-    return args.steps, args.cfg, args.sampler, args.scheduler
+def plan(state: run.Run, args: argparse.Namespace) -> None:
+    """Write what is wanted into the manifest; a prompt's number is its seed in every row."""
+    code, jobs = run.code_state(SOURCES), []
+    state.require_code(code)
+    state.keep_items(DEMO.name, (item for _, item in items(args.count)))
+    for kind in args.layouts:
+        for place, item in items(args.count):
+            layout = layouts.exact_json(table_rows.layout_of(kind, item.prompt))
+            for row in args.rows:
+                own = None if row == table_rows.PLAIN else layout
+                start = (DEMO.name, item.id, item.task, item.prompt, DEMO.seed(place, 0, 0), row, own)
+                jobs.append(run.Job(*start, settings(args, kind, row), code))
+    state.plan(jobs)
 
 
-def fill(results: Results, args: argparse.Namespace) -> None:
-    """Sample what the results do not have yet; a prompt's number is its seed in every row."""
+def together(jobs: Sequence[run.Job]) -> list[list[run.Job]]:
+    """The jobs of one prompt, seed and layout: their rows share the object stage; plain sampling goes with any."""
+    groups: dict[tuple, list[run.Job]] = {}
+    homes: dict[tuple, tuple] = {}
+    for job in sorted(jobs, key=lambda job: not job.layout):
+        how = tuple(v for k, v in sorted(job.settings.items()) if k != "layouts")
+        case = job.item, job.seed, how
+        place = (*case, job.settings["layouts"])
+        place = homes.setdefault(case, place) if not job.layout else place
+        homes.setdefault(case, place)
+        groups.setdefault(place, []).append(job)
+    order = list(table_rows.ROWS)
+    return [sorted(group, key=lambda job: order.index(job.row)) for group in groups.values()]
+
+
+def workers(args: argparse.Namespace, place: str, **arguments: object) -> list[lanes.Process]:
+    return [lanes.Process(number, lanes.Spec(place, arguments)) for number in range(args.workers)]
+
+
+def fill(state: run.Run, args: argparse.Namespace) -> None:
+    """Draw and judge what is missing."""
     from tqdm import tqdm
 
-    state = code_state()
-    if {r["code"] for r in results.records} - {state}:
-        sys.exit(
-            f"{results.path} has results of another state of the code, which must not be mixed with new ones: name "
-            "another file with --results, delete this one, or only print it with --report"
-        )
-    have, how = {key_of(r) for r in results.records}, how_of(args)
-    jobs, places = [], {}
-    for kind in args.layouts:
-        for task, number, prompt in numbered_prompts(args.count):
-            missing = [n for n in args.rows if (layouts_key(kind, n), *how, task, number, n) not in have]
-            have |= {(layouts_key(kind, n), *how, task, number, n) for n in missing}
-            if missing:
-                jobs.append((kind, prompt, number, args.steps, missing, *how[1:]))
-                places[kind, prompt, number] = task
-    if not jobs:
-        return
-    with multiprocessing.get_context("spawn").Pool(
-        min(args.workers, len(jobs)), table_rows.start_host, (args.threads,)
-    ) as pool:
-        work = tqdm(pool.imap_unordered(table_rows.sample, jobs), total=len(jobs), desc="prompts", disable=None)
-        for (kind, prompt, number, steps, *_), found in work:
-            for name, picture, detections, seconds in found:
-                record = {"layouts": layouts_key(kind, name), "steps": steps, "task": places[kind, prompt, number]}
-                record |= {"cfg": args.cfg, "sampler": args.sampler, "scheduler": args.scheduler}
-                record |= {"number": number, "row": name, "prompt": prompt, "seconds": round(seconds, 3), "code": state}
-                results.add(record | judged(prompt, detections), picture)
+    plan(state, args)
+    if missing := state.missing():
+        with tqdm(total=len(missing), desc="pictures", disable=None) as bar:
+            found = workers(args, "tools.bench.table_rows:Worker", threads=args.threads)
+            stages.draw(state, found, bar.update, together)
+    judge(state, args)
+    for why in sorted(set(state.failures().values())):
+        print(f"failed: {why}")
+
+
+def judge(state: run.Run, args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    if work := sum(1 for _ in stages.open_questions(state, JUDGE)):
+        with tqdm(total=work, desc="judging", disable=None) as bar:
+            stages.ask(state, JUDGE, workers(args, "evaluation.stages:AnswerWorker", panel=JUDGE), bar.update)
+
+
+def rejudge(state: run.Run, args: argparse.Namespace) -> tuple[run.Run, int]:
+    """Look at every picture again; returns the run and how many verdicts changed."""
+    before = {key: r["verdict"] for key, r in judged(state).items()}
+    state.answers.path.unlink(missing_ok=True)
+    state = run.Run(state.folder)
+    judge(state, args)
+    return state, sum(r["verdict"] != before.get(key, r["verdict"]) for key, r in judged(state).items())
+
+
+def judged(state: run.Run) -> dict[str, dict]:
+    """A record of every judged picture, by its job's key."""
+    from ella_lmd.evaluation.benchmarks.demo import detections
+
+    answers, drawn, found = stages.known_answers(state, [JUDGE]), state.drawn(), {}
+    own = state.items(DEMO.name)
+    for key, line in drawn.items():
+        job, known = state.jobs[key], answers.get(line["sha"], {})
+        (question,) = DEMO.questions(own[job.item], known)
+        if question in known:
+            seen = detections(known[question])
+            found[key] = {
+                "prompt": job.prompt, "seconds": line.get("seconds", 0.0), "sha": line["sha"],
+                "verdict": bool(DEMO.verdict(own[job.item], known, JUDGE).score),
+                "detections": [[d.kind, d.colour, [round(v, 4) for v in d.box], round(d.score, 4)] for d in seen],
+            }  # fmt: skip
+    return found
+
+
+def rows_of(state: run.Run, args: argparse.Namespace, kind: str) -> dict[str, table_report.Records]:
+    """The records of each row for one kind of layouts (plain sampling knows none); rows without any are left out."""
+    found: dict[str, table_report.Records] = {name: {} for name in args.rows}
+    for key, record in judged(state).items():
+        job = state.jobs[key]
+        wanted = job.row in found and job.settings == settings(args, kind, job.row) and job.seed < args.count
+        if wanted:
+            found[job.row][job.task, job.seed] = record
+    return {name: records for name, records in found.items() if records}
 
 
 def sample_of(keys: set[tuple[str, int]], count: int) -> list[tuple[str, int]]:
     """`count` of the prompts for a sheet, drawn alike from every task, in the order of the tasks; always the same."""
-    from ella_lmd.evaluation.demo_benchmark import TASKS
-
     chosen = []
     for task in TASKS:
         own = sorted(key for key in keys if key[0] == task)
@@ -189,30 +165,29 @@ def sample_of(keys: set[tuple[str, int]], count: int) -> list[tuple[str, int]]:
     return chosen
 
 
-def report(results: Results, args: argparse.Namespace) -> float:
+def report(state: run.Run, args: argparse.Namespace) -> float:
     """Prints the tables and draws the sheets; returns the smallest margin of full LMD over plain sampling."""
-    from ella_lmd.evaluation.demo_benchmark import TASKS
-    from ella_lmd.evaluation.lmd_benchmark import predicate
+    from PIL import Image
 
     margins = []
     for kind in args.layouts:
-        rows = results.rows(kind, how_of(args), args.rows, range(args.count))
+        rows = rows_of(state, args, kind)
         if not rows:
             continue
-        plan = functools.lru_cache(None)(functools.partial(table_rows.layout_of, kind))
+        layout = functools.lru_cache(None)(functools.partial(table_rows.layout_of, kind))
         how = f"{args.steps} steps, CFG {args.cfg:g}, {args.sampler} {args.scheduler}"
-        print(f"\n{how}, layouts: {kind}\n{table_report.table(rows, TASKS, plan)}")
+        print(f"\n{how}, layouts: {kind}\n{table_report.table(rows, TASKS, layout)}")
         if kind == "planner":
             right = Counter(
-                t for t, _, p in numbered_prompts(args.count) if predicate(p, table_rows.layout_of(kind, p))
+                i.task for _, i in items(args.count) if predicate(i.prompt, table_rows.layout_of(kind, i.prompt))
             )
             print(f"layouts that are right, of {args.count}: " + ", ".join(f"{t} {right[t]}" for t in TASKS))
         shown = {name: rows[name] for name in ("plain", "full") if name in rows} or rows
         common = set.intersection(*(set(r) for r in shown.values()))
         if common:
             keys = sample_of(common, args.sheet)
-            path = results.folder / f"sheet-{kind}.png"
-            table_report.sheet(path, shown, keys, plan, results.picture)
+            path = state.folder / f"sheet-{kind}.png"
+            table_report.sheet(path, shown, keys, layout, lambda record: Image.open(state.file(record["sha"])))
             print(f"pictures: {path}")
         if {"plain", "full"} <= rows.keys() and common:
             margins.append(table_report.margin(rows))
@@ -229,7 +204,7 @@ def main() -> int:
     parser.add_argument("--layouts", nargs="+", choices=("truth", "planner"), default=["truth", "planner"])
     parser.add_argument("--rows", nargs="+", choices=list(table_rows.ROWS), default=list(table_rows.ROWS))
     parser.add_argument("--quick", action="store_true", help="the size for every change, always from the start")
-    parser.add_argument("--results", type=Path, help="JSON lines (default output/table.jsonl)")
+    parser.add_argument("--results", type=Path, help="the run's folder (default output/table)")
     parser.add_argument("--report", action="store_true", help="sample nothing, print what is there")
     parser.add_argument("--rejudge", action="store_true", help="sample nothing, judge the kept pictures again")
     parser.add_argument("--sheet", type=int, default=24, help="prompts on a contact sheet (default 24)")
@@ -238,14 +213,18 @@ def main() -> int:
     args = parser.parse_args()
     if args.quick:
         vars(args).update(QUICK)
-    path = args.results or ROOT / "output" / f"table{'-quick' if args.quick else ''}.jsonl"
+    folder = (args.results or ROOT / "output" / f"table{'-quick' if args.quick else ''}").with_suffix("")
     if args.quick and not (args.report or args.rejudge):
-        path.unlink(missing_ok=True)  # a test of this program must not read results of an older one
-    results = Results(path)
+        shutil.rmtree(folder, ignore_errors=True)  # a test of this program must not read results of an older one
+    state = run.Run(folder)
     if args.rejudge:
-        print(f"{results.rejudge(args.workers)} of {len(results.records)} verdicts changed")
+        state, changed = rejudge(state, args)
+        print(f"{changed} of {len(state.drawn())} verdicts changed")
     elif not args.report:
-        fill(results, args)
-    margin, least = report(results, args), QUICK_MARGIN if args.quick else MARGIN
+        try:
+            fill(state, args)
+        except ValueError as error:
+            sys.exit(f"{error} (--results FOLDER, --report)")
+    margin, least = report(state, args), QUICK_MARGIN if args.quick else MARGIN
     print(f"full LMD above plain sampling by {margin:+.1f} points (at least {least})")
     return 0 if margin >= least else 1

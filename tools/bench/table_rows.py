@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from ella_lmd.evaluation.run import Job
 from ella_lmd.tools.host_setup import prepare_host
 
 CFG, SAMPLER, SCHEDULER = 7.5, "ddim", "ddim_uniform"
@@ -148,43 +149,46 @@ def layout_of(kind: str, prompt: str):
     return replace(plan(prompt, size, size), prompt=prompt) if kind == "planner" else demo_benchmark.true_layout(prompt)
 
 
-_host: tuple = ()
+class Worker:
+    """Draws the jobs of one prompt and seed together, so that rows share their object stage (evaluation/lanes.py)."""
 
+    def __init__(self, threads: int = 1) -> None:
+        """ComfyUI's modules and the demo model, once per process."""
+        prepare_host(threads=threads)
 
-def start_host(threads: int) -> None:
-    """ComfyUI's modules and the demo model, once per process."""
-    global _host
-    prepare_host(threads=threads)
+        import comfy.k_diffusion.sampling
+        import torch
+        from ella_lmd.nodes.host import demo_model
 
-    import comfy.k_diffusion.sampling
-    import torch
-    from ella_lmd.nodes.host import demo_model
+        comfy.k_diffusion.sampling.trange = lambda steps, **_: range(steps)  # thousands of bars, one per sampler run
+        with torch.inference_mode():
+            self._models = demo_model.load()
 
-    comfy.k_diffusion.sampling.trange = lambda steps, **_: range(steps)  # thousands of bars, one per sampler run
-    with torch.inference_mode():
-        _host = demo_model.load()
+    def do(self, jobs: list[Job]) -> list[tuple[str, Any, dict]]:
+        """Per job its key, its picture, and the processor seconds that it took."""
+        import torch
+        from ella_lmd.nodes.host.lmd.run_cache import OBJECT_RUNS
 
+        OBJECT_RUNS.clear()
+        with torch.inference_mode():
+            case = self._case(jobs)
+            return [(job.key, *self._draw(case, job.row)) for job in jobs]
 
-def sample(job: tuple) -> tuple[tuple, list]:
-    """The job, and per row its picture [H, W, 3], what is in it, and its seconds.
+    def _case(self, jobs: list[Job]) -> Case:
+        from ella_lmd.demo import model
+        from ella_lmd.lmd.layout import Layout
 
-    `job` is `(kind, prompt, seed, steps, rows)`, and perhaps CFG, sampler and scheduler.
-    """
-    import numpy
-    import torch
-    from ella_lmd.evaluation import demo_detector
-    from ella_lmd.nodes.host.lmd.run_cache import OBJECT_RUNS
+        layouts = [Layout.from_json(job.layout) for job in jobs if job.layout]
+        blank = Layout(model.IMAGE_SIZE, model.IMAGE_SIZE, prompt=jobs[0].prompt)
+        how = (jobs[0].settings[name] for name in ("steps", "cfg", "sampler", "scheduler"))
+        return Case(*self._models[:2], (layouts or [blank])[0], jobs[0].seed, *how)
 
-    kind, prompt, seed, steps, rows, *how = job
-    model, clip, vae = _host
-    OBJECT_RUNS.clear()
-    found = []
-    with torch.inference_mode():
-        case = Case(model, clip, layout_of(kind, prompt), seed, steps, *how)
-        for name in rows:
-            case.shared_seconds, start = 0.0, time.process_time()
-            latent = ROWS[name](case)
-            seconds = time.process_time() - start + case.shared_seconds
-            picture = (vae.decode(latent["samples"])[0].numpy() * 255).round().astype(numpy.uint8)
-            found.append((name, picture, demo_detector.detect(picture), seconds))
-    return job, found
+    def _draw(self, case: Case, row: str) -> tuple[Any, dict]:
+        import numpy
+        from PIL import Image
+
+        case.shared_seconds, start = 0.0, time.process_time()
+        latent = ROWS[row](case)
+        seconds = time.process_time() - start + case.shared_seconds
+        picture = (self._models[2].decode(latent["samples"])[0].numpy() * 255).round().astype(numpy.uint8)
+        return Image.fromarray(picture), {"seconds": round(seconds, 3)}
