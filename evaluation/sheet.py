@@ -18,9 +18,10 @@ RIGHT, WRONG, LAYOUT = "#007A33", "#C00000", "#0072B2"
 
 def sheet(run: Run, benchmark: Benchmark, judges: Sequence[str], path: Path, most: int = 24) -> bool:
     """Draw up to `most` prompts, spread over the items that every row has; False where there is none."""
+    drawn = run.drawn()
     cells: dict[tuple[str, int], dict[str, tuple]] = {}
     for key, (job, verdict) in job_verdicts(run, benchmark, judges).items():
-        if (file := run.file(run.drawn()[key]["sha"])).exists():
+        if (file := run.file(drawn[key]["sha"])).exists():
             cells.setdefault((job.item, job.seed), {}).setdefault(job.row, (job, verdict, file))
     rows = list(dict.fromkeys(name for found in cells.values() for name in found))
     whole = [place for place, found in cells.items() if len(found) == len(rows)]

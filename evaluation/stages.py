@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,9 +36,11 @@ class RowPlan:
 def row_plan(text: str, settings: dict, keep: Callable[[dict], str], load: Callable[[Path], dict]) -> RowPlan:
     """A row by its written form: `lmd`, `quick=lmd,preset=fast` or `mine=graph.json,prompt=6.text,seed=3.seed`.
 
+    A comma within a value is written `\\,`.
+
     `settings` are the run's; `keep` keeps a workflow that `load` has read and gives its name.
     """
-    head, *changes = text.split(",")
+    head, *changes = (part.replace("\\,", ",") for part in re.split(r"(?<!\\),", text))
     name, _, base = head.rpartition("=")
     base, name = base.strip(), (name or base).strip()
     pairs = dict(change.split("=", 1) for change in changes if "=" in change)
@@ -191,12 +194,13 @@ def known_answers(run: Run, names: Sequence[str]) -> dict[str, dict[Question, An
 def open_questions(run: Run, panel: str, benchmark: str = "") -> Iterator[Asked]:
     """The images with questions that the panel has not answered."""
     known, seen = known_answers(run, judges.labels(panel)), set()
+    items = {name: run.items(name) for name in {job.benchmark for job in run.jobs.values()}}
     for key, record in run.drawn().items():
         job = run.jobs[key]
         if (benchmark and job.benchmark != benchmark) or (record["sha"], job.item) in seen:
             continue
         seen.add((record["sha"], job.item))
-        item, answers = run.items(job.benchmark)[job.item], known.get(record["sha"], {})
+        item, answers = items[job.benchmark][job.item], known.get(record["sha"], {})
         if any(q not in answers for q in benchmark_named(job.benchmark).questions(item, answers)):
             yield Asked(record["sha"], run.file(record["sha"]), job.benchmark, item, answers)
 

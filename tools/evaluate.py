@@ -258,4 +258,7 @@ def main() -> int:
     except (ValueError, RuntimeError, FileNotFoundError) as error:
         say(f"error: {error}")
         return 1
+    except KeyboardInterrupt:
+        say("stopped; the same command goes on")
+        return 130
     return 0

@@ -7,17 +7,22 @@ import io
 import json
 import math
 import os
+import time
 import urllib.error
 import urllib.request
 
 from PIL import Image
 
 from ..benchmarks.base import ASK, COLOUR, PROBABILITY, Question
+from ..spread import LaneDied
 from .colours import crop
 from .vlm import YES_OR_NO, chosen, colour_text, plain
 
 KEY = "EVALUATION_API_KEY"
 MOST = 4 * 1024 * 1024
+BUSY = (429, 502, 503, 504)
+WAITS = (1.0, 4.0, 15.0)
+"""Seconds between tries of a server that is busy or can't be reached."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -57,14 +62,26 @@ class VisionServer:
         if key := os.environ.get(KEY, ""):
             headers["Authorization"] = f"Bearer {key}"
         request = urllib.request.Request(f"{self.address}/chat/completions", json.dumps(body).encode(), headers)
+        for wait in WAITS:
+            try:
+                return self._once(request, key)
+            except LaneDied:
+                time.sleep(wait)
+        return self._once(request, key)
+
+    def _once(self, request: urllib.request.Request, key: str) -> dict:
+        """One try. Raises LaneDied where another may help, ValueError where it won't."""
         try:
             with self._opener.open(request, timeout=self.seconds) as reply:
                 return json.loads(reply.read(MOST))
         except urllib.error.HTTPError as error:
             said = error.read(300).decode(errors="replace")
-            raise ValueError(f"{self.name} answers {error.code}: {said.replace(key, '***') if key else said}") from None
+            kind = LaneDied if error.code in BUSY else ValueError
+            raise kind(f"{self.name} answers {error.code}: {said.replace(key, '***') if key else said}") from None
         except json.JSONDecodeError:
             raise ValueError(f"{self.name} sends something that is not JSON") from None
+        except OSError as error:
+            raise LaneDied(f"{self.name} can't be reached ({type(error).__name__})") from None
 
     def close(self) -> None:
         pass

@@ -8,6 +8,7 @@ import small_models
 import torch
 from ella_lmd.evaluation import judges
 from ella_lmd.evaluation.benchmarks.base import ASK, COLOUR, DETECT, PROBABILITY, Question
+from ella_lmd.evaluation.judges import vision_server
 from ella_lmd.evaluation.judges.vlm import chosen, plain
 from ella_lmd.evaluation.spread import LaneDied
 from ella_lmd.tests.scripted_server import ScriptedServer
@@ -78,9 +79,13 @@ def test_a_vision_language_model_answers_and_gives_probabilities(folder):
 
 def test_a_vision_server_is_sent_the_picture(monkeypatch):
     monkeypatch.setenv("EVALUATION_API_KEY", "secret-key")
+    monkeypatch.setattr(vision_server, "WAITS", (0.01,))
     top = [{"token": "Yes", "logprob": -1.0}, {"token": " yes", "logprob": -2.0}, {"token": "No", "logprob": -0.9}]
     soft = json.dumps({"choices": [{"message": {"content": "Yes"}, "logprobs": {"content": [{"top_logprobs": top}]}}]})
-    with ScriptedServer("Yes.", {"body": soft}, "It looks Red", {"status": 500, "body": "secret-key?"}, "no") as server:
+    busy = {"status": 503, "body": ""}
+    with ScriptedServer(
+        busy, "Yes.", {"body": soft}, "It looks Red", {"status": 500, "body": "secret-key?"}, "no"
+    ) as server:
         (judge,) = judges.panel(f"server:{server.address}#some/model").judges
         assert judge.name == "server model"
         assert judge.answer(PICTURE, CAT) == "yes"
@@ -93,6 +98,8 @@ def test_a_vision_server_is_sent_the_picture(monkeypatch):
         image, text = server.chats[0]["body"]["messages"][0]["content"]
         assert image["image_url"]["url"].startswith("data:image/png;base64,") and "Is there a cat?" in text["text"]
         assert server.chats[0]["headers"]["Authorization"] == "Bearer secret-key"
+    with pytest.raises(LaneDied, match="can't be reached"):
+        judge.answer(PICTURE, CAT)
 
 
 WORKER = """
