@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-MAX_OBJECTS = 50
-CANVAS_MULTIPLE = 8
+from .limits import (
+    CANVAS_MULTIPLE,
+    LEAST_CANVAS,
+    MAX_COORDINATE,
+    MAX_EDITS,
+    MAX_OBJECTS,
+    MAX_PHRASE,
+    MAX_TEXT,
+    MOST_CANVAS,
+    readable,
+    within,
+)
 
 
 @dataclass(frozen=True)
@@ -26,8 +35,13 @@ class Box:
     def __post_init__(self) -> None:
         if not all(math.isfinite(v) for v in (self.x, self.y, self.w, self.h)):
             raise ValueError(f"a box needs four finite numbers, got x={self.x}, y={self.y}, w={self.w}, h={self.h}")
-        if self.w <= 0 or self.h <= 0:
+        if self.x + self.w <= self.x or self.y + self.h <= self.y:
             raise ValueError(f"a box needs a width and a height above 0, got w={self.w:g}, h={self.h:g}")
+        if max(abs(self.x), abs(self.y), self.w, self.h) > MAX_COORDINATE:
+            raise ValueError(
+                f"a box may be at most {MAX_COORDINATE:g} canvas sides away or large, got x={self.x:g}, y={self.y:g}, "
+                f"w={self.w:g}, h={self.h:g}: boxes are shares of the canvas, from 0 to 1"
+            )
 
     @classmethod
     def from_corners(cls, x_min: float, y_min: float, x_max: float, y_max: float) -> Box:
@@ -75,6 +89,7 @@ class LayoutObject:
     def __post_init__(self) -> None:
         if not self.phrase.strip():
             raise ValueError("a layout object needs a phrase, got an empty one")
+        object.__setattr__(self, "phrase", readable(self.phrase))
 
 
 @dataclass(frozen=True)
@@ -95,13 +110,18 @@ class Layout:
 
     def __post_init__(self) -> None:
         for name, value in (("width", self.width), ("height", self.height)):
-            if value < 64 or value % CANVAS_MULTIPLE:
-                raise ValueError(f"the canvas {name} must be a multiple of 8 and at least 64, got {value}")
+            if not LEAST_CANVAS <= value <= MOST_CANVAS or value % CANVAS_MULTIPLE:
+                raise ValueError(
+                    f"the canvas {name} must be a multiple of {CANVAS_MULTIPLE} and at least {LEAST_CANVAS}, at most "
+                    f"{MOST_CANVAS} pixels, got {value}"
+                )
         if len(self.objects) > MAX_OBJECTS:
             raise ValueError(
                 f"a layout holds at most {MAX_OBJECTS} objects, got {len(self.objects)}: "
                 "ask for fewer, or group small ones into one box"
             )
+        for name in ("background", "negative", "prompt"):
+            object.__setattr__(self, name, readable(getattr(self, name)))
 
     def on_canvas(self, width: int, height: int) -> Layout:
         return replace(self, width=width, height=height)
@@ -123,27 +143,26 @@ class Layout:
     def from_json(cls, data: dict | str) -> Layout:
         """Read the wire form. Raises ValueError naming the field that is wrong."""
         if isinstance(data, str):
-            try:
-                data = json.loads(data)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"this is not JSON: {error}") from None
-        if not isinstance(data, dict) or "objects" not in data:
-            raise ValueError('a layout is a JSON object with "canvas" and "objects"')
+            data = json_in(data)
+        if not isinstance(data, dict) or not isinstance(data.get("objects"), list):
+            raise ValueError('a layout is a JSON object with "canvas" and a list "objects"')
         try:
             width, height = (int(v) for v in data.get("canvas", (512, 512)))
-        except (TypeError, ValueError):
-            raise ValueError(f'"canvas" must be [width, height] in pixels, got {data.get("canvas")!r}') from None
+        except (TypeError, ValueError, OverflowError):
+            shown = repr(data.get("canvas"))[:80]
+            raise ValueError(f'"canvas" must be [width, height] in pixels, got {shown}') from None
         objects = []
         for i, item in enumerate(data["objects"]):
             try:
                 box = Box(*(float(v) for v in item["box"]))
-                objects.append(LayoutObject(str(item["phrase"]), box))
-            except (KeyError, TypeError, ValueError) as error:
+                phrase = within(f"the phrase of object {i}", str(item["phrase"]), MAX_PHRASE)
+                objects.append(LayoutObject(phrase, box))
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise ValueError(
-                    f'object {i} must be {{"phrase": text, "box": [x, y, w, h] in 0..1}}, got {item!r}: {error}'
+                    f'object {i} must be {{"phrase": text, "box": [x, y, w, h] in 0..1}}, got {repr(item)[:200]}: {error}'
                 ) from None
-        text = {k: str(data.get(k) or "") for k in ("background", "negative", "prompt")}
-        return cls(width, height, tuple(objects), **text)
+        text = {k: within(f'"{k}"', str(data.get(k) or ""), MAX_TEXT) for k in ("background", "negative")}
+        return cls(width, height, tuple(objects), **text, prompt=str(data.get("prompt") or ""))
 
     def to_bounding_boxes(self) -> list[list[dict]]:
         """ComfyUI's BOUNDING_BOX: one frame of pixel boxes on the canvas, the phrase as label and in the metadata.
@@ -162,13 +181,19 @@ class Layout:
         return [frame]
 
 
+def json_in(text: str) -> object:
+    """The JSON in a user's text. Raises ValueError that says where it is wrong."""
+    if len(text) > MAX_EDITS:
+        raise ValueError(f"the text has {len(text)} characters, and at most {MAX_EDITS} are read")
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("this is not JSON that can be read: it is nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"this is not JSON: {error}") from None
+
+
 def _pixels(low: float, high: float, size: int) -> tuple[int, int]:
     """A side's first and last edge in pixels, inside the canvas and at least one pixel apart."""
     first = min(max(round(low * size), 0), size - 1)
     return first, min(max(round(high * size), first + 1), size)
-
-
-def union_cells(boxes: Iterable[Box], height: int, width: int) -> list[tuple[int, int, int, int]]:
-    """The non-empty cell rectangles of several boxes on one grid."""
-    cells = (box.cells(height, width) for box in boxes)
-    return [c for c in cells if c[1] > c[0] and c[3] > c[2]]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..lmd.convert import boxes as exchange
+from ..lmd.convert.boxes import canvas_for, layout_from, layout_of
+from ..lmd.convert.masks import regions_of_masks, to_masks
+from ..lmd.convert.regions import only, to_captions, to_elements, to_json_text, to_reply
+from ..lmd.limits import CANVAS_MULTIPLE, LEAST_CANVAS, MOST_CANVAS
 from ..lmd.pictures.layout_picture import as_image
 from ..lmd.prompts import OVERALL_NEGATIVE, overall_prompt, with_negative
 from .host.lmd import regional_conditioning
@@ -17,7 +20,7 @@ _LAYOUT = "A layout, for instance from LLM Layout Planner."
 
 def _size(name: str) -> io.Int.Input:
     return io.Int.Input(
-        name, default=512, min=64, max=16384, step=8,
+        name, default=512, min=LEAST_CANVAS, max=MOST_CANVAS, step=CANVAS_MULTIPLE,
         tooltip=f"Canvas {name} in pixels, on which the boxes are counted. Ignored when an image is connected.",
     )  # fmt: skip
 
@@ -79,8 +82,8 @@ class LMDLayoutFromBoxes(io.ComfyNode):
         cls, boxes, width, height, captions="", background="", negative="", frame=0, image=None
     ) -> io.NodeOutput:
         pixels = (width, height) if image is None else (image.shape[2], image.shape[1])
-        canvas = pixels if image is None else exchange.canvas_for(*pixels)
-        layout = exchange.layout_from(boxes, *canvas, captions, background, negative, frame, pixels)
+        canvas = pixels if image is None else canvas_for(*pixels)
+        layout = layout_from(boxes, *canvas, captions, background, negative, frame, pixels)
         return _shown(cls, layout)
 
 
@@ -107,9 +110,9 @@ class LMDLayoutFromMasks(io.ComfyNode):
 
     @classmethod
     def execute(cls, masks, captions, background="", negative="", threshold=0.5) -> io.NodeOutput:
-        canvas = exchange.canvas_for(masks.shape[-1], masks.shape[-2])
-        found = exchange.regions_of_masks(masks, threshold)
-        return _shown(cls, exchange.layout_of(found, *canvas, captions, background, negative))
+        canvas = canvas_for(masks.shape[-1], masks.shape[-2])
+        found = regions_of_masks(masks, threshold)
+        return _shown(cls, layout_of(found, *canvas, captions, background, negative))
 
 
 class LMDLayoutToBoxes(io.ComfyNode):
@@ -139,7 +142,7 @@ class LMDLayoutToBoxes(io.ComfyNode):
     @classmethod
     def execute(cls, layout) -> io.NodeOutput:
         return io.NodeOutput(
-            layout.to_bounding_boxes(), exchange.to_elements(layout), exchange.to_captions(layout), layout.width,
+            layout.to_bounding_boxes(), to_elements(layout), to_captions(layout), layout.width,
             layout.height,
         )  # fmt: skip
 
@@ -175,7 +178,7 @@ class LMDLayoutToText(io.ComfyNode):
     def execute(cls, layout) -> io.NodeOutput:
         negative = with_negative(layout.negative, OVERALL_NEGATIVE)
         return io.NodeOutput(
-            exchange.to_json_text(layout), exchange.to_reply(layout), overall_prompt(layout).prompt, layout.background,
+            to_json_text(layout), to_reply(layout), overall_prompt(layout).prompt, layout.background,
             negative,
         )  # fmt: skip
 
@@ -207,11 +210,11 @@ class LMDLayoutToMasks(io.ComfyNode):
 
     @classmethod
     def execute(cls, layout, object, soften) -> io.NodeOutput:
-        masks, background = exchange.to_masks(layout, soften)
-        chosen = exchange.only(layout, object)
+        masks, background = to_masks(layout, soften)
+        chosen = only(layout, object)
         masks = masks[object - 1 : object] if object else masks
         empty = background.new_zeros(background.shape)
-        return io.NodeOutput(masks if len(masks) else empty, background, exchange.to_captions(chosen))
+        return io.NodeOutput(masks if len(masks) else empty, background, to_captions(chosen))
 
 
 class LMDLayoutToConditioning(io.ComfyNode):

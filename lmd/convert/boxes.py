@@ -1,4 +1,4 @@
-"""Layouts from and to the boxes that other tools speak: the host's BOUNDING_BOX, its box elements, text, and masks.
+"""Layouts from the boxes that other tools speak: the host's BOUNDING_BOX, its box elements, and text.
 
 BOUNDING_BOX: `{"x", "y", "width", "height"}` in pixels, alone, in a list, or in a list per image; detectors add
 "label" and "score". An element: `{"bbox": [ymin, xmin, ymax, xmax], "desc"}` on a grid of 0 to 1000.
@@ -6,21 +6,17 @@ BOUNDING_BOX: `{"x", "y", "width", "height"}` in pixels, alone, in a list, or in
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
-
 from ..english import inflection, lexicon
-from ..layout import CANVAS_MULTIPLE, MAX_OBJECTS, Box, Layout, LayoutObject
-from ..planner import reply, request
+from ..layout import Box, Layout, LayoutObject, json_in
+from ..limits import CANVAS_MULTIPLE, LEAST_CANVAS, MAX_COORDINATE, MAX_OBJECTS, MAX_PHRASE, MAX_TEXT, within
+from ..planner import reply
 from ..planner.quality import tidy
 
 GRID = 1000
-LEAST_REGION = 64  # pixels: the host's area nodes allow no smaller side
 _DETERMINERS = inflection.word_set("a an the some many several no") | set(lexicon.NUMBER_WORDS[1:])
 
 
@@ -63,7 +59,7 @@ def layout_from(
 
 def canvas_for(width: int, height: int) -> tuple[int, int]:
     """The canvas for an image of this size: multiples of 8, at least 64."""
-    sides = (max(round(v / CANVAS_MULTIPLE) * CANVAS_MULTIPLE, LEAST_REGION) for v in (width, height))
+    sides = (max(round(v / CANVAS_MULTIPLE) * CANVAS_MULTIPLE, LEAST_CANVAS) for v in (width, height))
     return tuple(sides)
 
 
@@ -84,8 +80,8 @@ def layout_of(
             notes.append(f'box {number}, "{region.caption}", {why} and was dropped')
             continue
         if box != region.box:
-            notes.append(f'box {number}, "{region.caption}", reached over the canvas and was clipped')
-        objects.append(LayoutObject(region.caption, box))
+            notes.append(f'box {number}, "{region.caption}", extended beyond the canvas and was clipped')
+        objects.append(LayoutObject(within(f"the caption of box {number}", region.caption, MAX_PHRASE), box))
     if not objects:
         raise ValueError(
             f"none of the {len(regions)} boxes lies on the {width} x {height} canvas: {'; '.join(notes)}. Connect the "
@@ -96,7 +92,10 @@ def layout_of(
             f"a layout holds at most {MAX_OBJECTS} boxes, got {len(objects)}: raise the threshold of the detection "
             "node, or lower its max_detections"
         )
-    text = {"background": background.strip(), "negative": negative.strip()}
+    text = {
+        "background": within("the background prompt", background.strip(), MAX_TEXT),
+        "negative": within("the negative prompt", negative.strip(), MAX_TEXT),
+    }
     return Layout(width, height, tuple(objects), **text, notes=tuple(notes))
 
 
@@ -160,12 +159,13 @@ def _region(item: object, number: int, width: int, height: int) -> Region:
             x0, y0, x1, y1 = x0 / width, y0 / height, (x0 + w) / width, (y0 + h) / height
         if not all(math.isfinite(v) for v in (x0, y0, x1, y1)):
             raise ValueError
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise ValueError(
             f"box {number} needs x, y, width and height in pixels, or bbox [ymin, xmin, ymax, xmax] from 0 to {GRID}, "
-            f"got {str(item)[:80]}"
+            f"got {repr(item)[:80]}"
         ) from None
     x0, x1, y0, y1 = min(x0, x1), max(x0, x1), min(y0, y1), max(y0, y1)
+    x0, x1, y0, y1 = (min(max(v, -MAX_COORDINATE / 2), MAX_COORDINATE / 2) for v in (x0, x1, y0, y1))
     box = Box.from_corners(x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
     return Region(box, _caption(item))
 
@@ -196,15 +196,12 @@ def phrase_of(label: str) -> str:
 def _read(text: str, width: int, height: int) -> tuple[object, Layout | None]:
     """The boxes that a text holds, or the layout that it is."""
     try:
-        data = json.loads(text)
-    except json.JSONDecodeError:
+        data = json_in(text)
+    except ValueError:
         data = None
-    flat = data if isinstance(data, list) else [data]
-    flat = [inner for item in flat for inner in (item if isinstance(item, list) else [item])]
-    first = next((item for item in flat if isinstance(item, dict)), {})
-    if "bbox" in first or {"x", "y", "width", "height"} <= first.keys() or data == []:
+    if data == [] or _are_boxes(data):
         return data, None
-    if isinstance(data, dict) and "canvas" in data and all("phrase" in o for o in data.get("objects", [{}])):
+    if _is_layout(data):
         layout = Layout.from_json(data)
     else:
         layout = tidy(reply.to_layout(reply.parse(text), width, height))
@@ -214,102 +211,17 @@ def _read(text: str, width: int, height: int) -> tuple[object, Layout | None]:
     return None, layout
 
 
-def regions_of_masks(masks: Tensor, threshold: float = 0.5) -> list[Region]:
-    """The smallest box around each mask's cells above `threshold`; `masks` [N, H, W] or [H, W] in 0..1."""
-    masks = masks[None] if masks.ndim == 2 else masks
-    regions = []
-    for mask in masks:
-        on = mask > threshold
-        rows, columns = on.any(1).nonzero().flatten(), on.any(0).nonzero().flatten()
-        if not len(rows):
-            regions.append(Region(None))
-            continue
-        y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
-        height, width = mask.shape
-        regions.append(Region(Box.from_corners(x0 / width, y0 / height, x1 / width, y1 / height)))
-    return regions
+def _are_boxes(data: object) -> bool:
+    """Bounding boxes or elements, rather than a layout or a language model's reply."""
+    flat = data if isinstance(data, list) else [data]
+    flat = [inner for item in flat for inner in (item if isinstance(item, list) else [item])]
+    first = next((item for item in flat if isinstance(item, dict)), {})
+    return "bbox" in first or {"x", "y", "width", "height"} <= first.keys()
 
 
-def to_elements(layout: Layout) -> list[dict]:
-    """The elements of the host's Create Bounding Boxes, each with the phrase as its description."""
-
-    def grid(value: float) -> int:
-        return max(0, min(GRID, round(value * GRID)))
-
-    elements = []
-    for o in layout.objects:
-        x0, y0, x1, y1 = (grid(v) for v in o.box.corners)
-        elements.append({"type": "obj", "bbox": [y0, x0, y1, x1], "desc": o.phrase})
-    return elements
-
-
-def to_json_text(layout: Layout) -> str:
-    return json.dumps(layout.to_json(), ensure_ascii=False)
-
-
-def to_reply(layout: Layout) -> str:
-    """The layout in LMD's own answer form, boxes in pixels of its canvas (docs/lmd.md, 1.4)."""
-    return request.reply(layout)
-
-
-def to_captions(layout: Layout) -> str:
-    """The phrases, one per line, in the objects' order."""
-    return "\n".join(o.phrase for o in layout.objects)
-
-
-def to_masks(layout: Layout, soften: int = 0) -> tuple[Tensor, Tensor]:
-    """One mask per object [N, H, W] and what no box covers [1, H, W], in pixels of the canvas, 0..1.
-
-    `soften` fades each mask's edge over that many pixels towards its inside; the canvas's own border stays sharp.
-    """
-    height, width = layout.height, layout.width
-    masks = torch.zeros(len(layout.objects), height, width)
-    for i, o in enumerate(layout.objects):
-        y0, y1, x0, x1 = o.box.cells(height, width)
-        y0, x0 = min(y0, height - 1), min(x0, width - 1)
-        y1, x1 = max(y1, y0 + 1), max(x1, x0 + 1)
-        rows, columns = _ramp(y0, y1, height, soften), _ramp(x0, x1, width, soften)
-        masks[i] = rows[:, None] * columns[None, :]
-    covered = masks.amax(0, keepdim=True) if len(masks) else torch.zeros(1, height, width)
-    return masks, 1 - covered
-
-
-def only(layout: Layout, number: int) -> Layout:
-    """The layout with the object of this number alone, counted from 1; 0 leaves it as it is."""
-    if not 0 <= number <= len(layout.objects):
-        raise ValueError(f"there is no object {number}: the layout has {len(layout.objects)}; 0 means all of them")
-    return replace(layout, objects=layout.objects[number - 1 : number]) if number else layout
-
-
-def _ramp(start: int, end: int, size: int, soften: int) -> Tensor:
-    """1 from `start` to `end`, rising and falling over `soften` cells inside, but not at 0 and `size`."""
-    at = torch.arange(size, dtype=torch.float32)
-    line = ((at >= start) & (at < end)).float()
-    soften = min(soften, (end - start) // 2)
-    if soften:
-        rise = ((at - start + 1) / (soften + 1)).clamp(0, 1) if start > 0 else torch.ones(size)
-        fall = ((end - at) / (soften + 1)).clamp(0, 1) if end < size else torch.ones(size)
-        line = line * torch.minimum(rise, fall)
-    return line
-
-
-def pixel_region(box: Box, width: int, height: int, least: int = LEAST_REGION) -> tuple[int, int, int, int]:
-    """`(width, height, x, y)` in pixels on the canvas, in steps of 8, at least `least` wide and high.
-
-    These are values that the host's own area and GLIGEN nodes take.
-    """
-    x, w = _snapped(box.x, box.x + box.w, width, least)
-    y, h = _snapped(box.y, box.y + box.h, height, least)
-    return w, h, x, y
-
-
-def _snapped(low: float, high: float, size: int, least: int) -> tuple[int, int]:
-    """(start, length) of a side: edges rounded to multiples of 8 on the canvas, grown to `least` about the middle."""
-    cells, least = size // CANVAS_MULTIPLE, min(least, size) // CANVAS_MULTIPLE
-    start, end = (min(max(round(v * cells), 0), cells) for v in (low, high))
-    length = max(end - start, least)
-    if length > end - start:
-        middle = min(max((low + high) / 2, 0.0), 1.0) * cells
-        start = round(middle - length / 2)
-    start = min(max(start, 0), cells - length)
-    return start * CANVAS_MULTIPLE, length * CANVAS_MULTIPLE
+def _is_layout(data: object) -> bool:
+    """Our own wire form."""
+    if not isinstance(data, dict) or "canvas" not in data:
+        return False
+    objects = data.get("objects")
+    return isinstance(objects, list) and all(isinstance(o, dict) and "phrase" in o for o in objects)

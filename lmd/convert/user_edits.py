@@ -12,7 +12,8 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 
-from ..layout import Layout
+from ..layout import Layout, json_in
+from ..limits import readable
 
 _NUMBER = (int, float)
 
@@ -45,10 +46,7 @@ def read(text: str) -> Edits | None:
     """The edits in `text`, None for an empty one. Raises ValueError naming what is wrong and where."""
     if not text.strip():
         return None
-    try:
-        data = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"this is not JSON: {error}") from None
+    data = json_in(text)
     if not isinstance(data, dict):
         raise ValueError(f'expected a JSON object with "layout", got {_shown(data)}')
     bare = "layout" not in data
@@ -95,6 +93,6 @@ def _wire(layout: Layout, i: int) -> str:
     return json.dumps(replace(layout, objects=layout.objects[i : i + 1]).to_json()["objects"])
 
 
-def _shown(value) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 120 else text[:117] + "..."
+def _shown(value: object) -> str:
+    text = repr(value) if not isinstance(value, (dict, list)) else json.dumps(value, ensure_ascii=False)
+    return readable(text if len(text) <= 120 else text[:117] + "...")

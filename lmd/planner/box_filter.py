@@ -39,7 +39,7 @@ def filter_boxes_exact(
     if scale_boxes:
         left, right = min(b[0] for _, b in kept), max(b[0] + b[2] for _, b in kept)
         top, bottom = min(b[1] for _, b in kept), max(b[1] + b[3] for _, b in kept)
-        if right == left:
+        if right == left or bottom == top:  # numbers too small to span anything
             return []
         s = min(size / (right - left), size / (bottom - top), max_scale)
         offset = -top * s if top * s < 0 else 0
@@ -55,7 +55,7 @@ def _scaled(box: list[float], s: float, left: float, offset: float) -> list[floa
 
 
 def filter_boxes(boxes: Sequence[NamedBox], width: float, height: float) -> tuple[list[NamedBox], list[str]]:
-    """The filter for users: what can't be drawn is dropped, a layout that runs over the canvas is shrunk as a whole.
+    """The filter for users: what can't be drawn is dropped, a layout that extends beyond the canvas is shrunk as a whole.
 
     Shrinking keeps every relation between boxes; a layout more than 1.5 times as large as the canvas is clipped box by
     box instead. Returns the boxes and a note for each change.
@@ -65,7 +65,7 @@ def filter_boxes(boxes: Sequence[NamedBox], width: float, height: float) -> tupl
     for name, (x, y, w, h) in boxes:
         name = name.strip().rstrip(".").strip()
         said = f'"{name}" [{x:g}, {y:g}, {w:g}, {h:g}]'
-        if w <= 0 or h <= 0:
+        if x + w <= x or y + h <= y:
             notes.append(f"{said} has no area and was dropped")
         elif w >= _WHOLE * width and h >= _WHOLE * height:
             notes.append(f"{said} covers the whole canvas, which is the background's job, and was dropped")
@@ -78,10 +78,10 @@ def filter_boxes(boxes: Sequence[NamedBox], width: float, height: float) -> tupl
         return kept, notes
     scale = min(width / (spans[0][1] - spans[0][0]), height / (spans[1][1] - spans[1][0]))
     if scale * _LARGEST >= 1:
-        notes.append(f"the boxes reach over the {width:g} x {height:g} canvas; all were shrunk to {scale:.0%}")
+        notes.append(f"the boxes extend beyond the {width:g} x {height:g} canvas; all were shrunk to {scale:.0%}")
         left, top = spans[0][0], spans[1][0]
         return [(n, [(x - left) * scale, (y - top) * scale, w * scale, h * scale]) for n, (x, y, w, h) in kept], notes
-    notes.append(f"the boxes reach far over the {width:g} x {height:g} canvas and were clipped")
+    notes.append(f"the boxes extend far beyond the {width:g} x {height:g} canvas and were clipped")
     return [(n, _clipped(box, width, height)) for n, box in kept], notes
 
 
@@ -107,6 +107,8 @@ def fill_canvas(layout: Layout, max_scale: float = 3.0) -> Layout:
     right = max(o.box.x + o.box.w for o in layout.objects) * width
     top = min(o.box.y for o in layout.objects) * height
     bottom = max(o.box.y + o.box.h for o in layout.objects) * height
+    if right <= left or bottom <= top:
+        return layout
     scale = min(width / (right - left), height / (bottom - top), max_scale)
     up = max(bottom * scale - height, 0.0)
     objects = tuple(

@@ -122,3 +122,42 @@ test("every language has every text, and others see English", () => {
   }
   assert.deepEqual([texts("zh-TW"), texts("fr"), texts(undefined)], [TEXTS.zh, TEXTS.en, TEXTS.en]);
 });
+
+test("a label takes time in proportion to its text", () => {
+  const measured = (n) => {
+    let letters = 0;
+    s.labels([{ phrase: "x".repeat(n), box: [0, 0, 0.5, 0.5] }], 300, 300, (text) => ((letters += text.length), text.length * 7));
+    return letters;
+  };
+  assert.ok(measured(80000) < 4.5 * measured(20000) && measured(80000) < 1000000, `${measured(20000)} then ${measured(80000)} letters measured`);
+  const label = (phrase) => s.labels([{ phrase, box: [0, 0, 0.5, 0.5] }], 300, 300, (text) => text.length * 7)[0].text;
+  assert.equal(label("a cat"), "1 a cat");
+  assert.equal(label("x".repeat(500)), `1 ${"x".repeat(20)}…`);
+  assert.equal(label("\u{1f431}"), "1 \u{1f431}");
+});
+
+test("text over a limit is refused in words", () => {
+  const edits = (more, thing = {}) => JSON.stringify({ layout: { objects: [{ phrase: "a", box: [0, 0, 1, 1], ...thing }], ...more } });
+  assert.ok(s.read(edits({})));
+  assert.throws(() => s.read(edits({}, { phrase: "x".repeat(1001) })), /1001 characters, at most 1000/);
+  assert.throws(() => s.read(edits({ background: "x".repeat(20001) })), /20001 characters/);
+  assert.throws(() => s.read(edits({ canvas: [16392, 512] })), /16384/);
+  assert.throws(() => s.read(edits({}, { box: [0, 0, 1e6, 1] })), /fractions/);
+  assert.throws(() => s.read(" ".repeat(500001)), /500001 characters/);
+});
+
+test("reading edits takes time in proportion to their length", () => {
+  const spent = (text) => {
+    let best = Infinity;
+    for (let i = 0; i < 3; i++) {
+      const start = performance.now();
+      try { s.read(text); } catch { /* in words */ }
+      best = Math.min(best, performance.now() - start);
+    }
+    return best;
+  };
+  for (const piece of ["\n", "[", "{", '"', "\\", '{"a":', "1,"]) {
+    const [small, large] = [20000, 80000].map((n) => spent(piece.repeat(n)));
+    assert.ok(large < Math.max(50, 6 * small), `${JSON.stringify(piece)}: ${small} then ${large} ms`);
+  }
+});

@@ -3,10 +3,13 @@
 // A layout is { prompt, canvas: [width, height], objects: [{ phrase, box: [x, y, w, h] }], background, negative } with
 // boxes in fractions of the canvas. Functions return new layouts and leave their arguments alone.
 
+import { CANVAS_MULTIPLE, LEAST_CANVAS, MAX_COORDINATE, MAX_EDITS, MAX_OBJECTS, MAX_PHRASE, MAX_TEXT, MOST_CANVAS } from "./limits.mjs";
+
+export * from "./limits.mjs";
+
 // The palette of lmd/pictures/layout_picture.py: colours that colour-blind eyes tell apart, neighbours differing in lightness.
 export const PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B8A800", "#7A7A7A"];
-export const MAX_OBJECTS = 50;
-export const CELL = 8; // pixels to a latent cell
+export const CELL = CANVAS_MULTIPLE;
 const GRID_LINES = 64;
 const SMALLEST = 0.01;
 
@@ -21,6 +24,7 @@ export function isDark(hex) {
 
 /** The edits in `text` as { upstream, layout }, null for an empty text. Throws an Error that names what is wrong. */
 export function read(text) {
+  if (text.length > MAX_EDITS) throw new Error(`the text has ${text.length} characters, and at most ${MAX_EDITS} are read`);
   if (!text.trim()) return null;
   const data = JSON.parse(text);
   if (data === null || typeof data !== "object" || Array.isArray(data)) throw new Error("expected a JSON object");
@@ -28,17 +32,23 @@ export function read(text) {
   const layout = bare ? data : data.layout;
   if (!layout || !Array.isArray(layout.objects)) throw new Error('"layout" must be an object with a list "objects"');
   const canvas = layout.canvas ?? [512, 512];
-  const rightSize = (v) => Number.isInteger(v) && v >= 64 && v % CELL === 0;
+  const rightSize = (v) => Number.isInteger(v) && v >= LEAST_CANVAS && v <= MOST_CANVAS && v % CELL === 0;
   if (!Array.isArray(canvas) || canvas.length !== 2 || !canvas.every(rightSize))
-    throw new Error('"canvas" must be [width, height], multiples of 8 and at least 64');
+    throw new Error(`"canvas" must be [width, height], multiples of ${CELL} from ${LEAST_CANVAS} to ${MOST_CANVAS}`);
   if (layout.objects.length > MAX_OBJECTS) throw new Error(`a layout holds at most ${MAX_OBJECTS} objects`);
   const objects = layout.objects.map((o, i) => {
-    const good = Array.isArray(o?.box) && o.box.length === 4 && o.box.every(Number.isFinite) && o.box[2] > 0 && o.box[3] > 0;
+    const near = (v) => Number.isFinite(v) && Math.abs(v) <= MAX_COORDINATE;
+    const good = Array.isArray(o?.box) && o.box.length === 4 && o.box.every(near) && o.box[2] > 0 && o.box[3] > 0;
     if (!good) throw new Error(`object ${i}: "box" must be [x, y, w, h] in fractions, w and h above 0`);
     if (typeof o.phrase !== "string" || !o.phrase.trim()) throw new Error(`object ${i} needs a "phrase"`);
+    if (o.phrase.length > MAX_PHRASE) throw new Error(`object ${i} has a phrase of ${o.phrase.length} characters, at most ${MAX_PHRASE} are read`);
     return { phrase: o.phrase, box: [...o.box] };
   });
-  const text_ = (key) => String(layout[key] ?? "");
+  const text_ = (key) => {
+    const value = String(layout[key] ?? "");
+    if (key !== "prompt" && value.length > MAX_TEXT) throw new Error(`"${key}" has ${value.length} characters, at most ${MAX_TEXT} are read`);
+    return value;
+  };
   return {
     upstream: bare ? undefined : data.upstream ?? undefined,
     layout: { prompt: text_("prompt"), canvas: [...canvas], objects, background: text_("background"), negative: text_("negative") },
@@ -104,7 +114,7 @@ export function reorder(layout, i, to) {
 }
 
 /** The nearest canvas side that is allowed. */
-export const side = (value) => Math.max(64, Math.min(16384, Math.round((Number(value) || 512) / CELL) * CELL));
+export const side = (value) => Math.max(LEAST_CANVAS, Math.min(MOST_CANVAS, Math.round((Number(value) || 512) / CELL) * CELL));
 
 // --- Geometry --------------------------------------------------------------------------------------------------------
 
@@ -223,10 +233,19 @@ export function labels(objects, width, height, measure, line = 16) {
 const shared = (a, b) =>
   Math.max(0, Math.min(a.x + a.w, b.x + b.w) - Math.max(a.x, b.x)) * Math.max(0, Math.min(a.y + a.h, b.y + b.h) - Math.max(a.y, b.y));
 
+/** The text, or its beginning with an ellipsis, in `room`; at least four characters. What is far too long is never measured whole. */
 function shortened(text, room, measure) {
-  let cut = text;
-  while (cut.length > 4 && measure(cut === text ? cut : `${cut}…`) > room) cut = cut.slice(0, -1);
-  return cut === text ? text : `${cut.trimEnd()}…`;
+  let high = 64;
+  while (high < text.length && measure(text.slice(0, high)) <= room) high *= 2;
+  if (high >= text.length && measure(text) <= room) return text;
+  let low = Math.min(4, text.length);
+  high = Math.min(high, text.length);
+  while (low < high - 1) {
+    const middle = (low + high) >> 1;
+    if (measure(`${text.slice(0, middle)}…`) <= room) low = middle;
+    else high = middle;
+  }
+  return low >= text.length ? text : `${text.slice(0, low).trimEnd()}…`;
 }
 
 // --- Undo ------------------------------------------------------------------------------------------------------------

@@ -189,12 +189,12 @@ export class LayoutView {
       on: { keydown: (e) => this.#key(e), focus: () => this.#requestDraw(), blur: () => this.#requestDraw() },
     });
     this.rename = make("input", {
-      className: "lmd-rename", type: "text", hidden: true, ariaLabel: words.rename,
+      className: "lmd-rename", type: "text", hidden: true, maxLength: state.MAX_PHRASE, ariaLabel: words.rename,
       on: { keydown: (e) => this.#renameKey(e), blur: () => this.#endName(true) },
     });
     this.stage = make("div", { className: "lmd-stage" }, this.canvas, this.keys, this.rename);
     this.text = make("textarea", {
-      className: "lmd-text", ariaLabel: words.text, spellcheck: false,
+      className: "lmd-text", ariaLabel: words.text, spellcheck: false, maxLength: state.MAX_EDITS,
       on: { input: () => this.store(this.text.value, "text"), change: () => this.host.settled() },
     });
     this.told = make("span");
@@ -204,7 +204,7 @@ export class LayoutView {
     this.list.dataset.empty = words.empty;
     const field = (key, label) => {
       const input = make("textarea", {
-        rows: 2, ariaLabel: label, placeholder: label, title: label,
+        rows: 2, maxLength: state.MAX_TEXT, ariaLabel: label, placeholder: label, title: label,
         on: { input: () => this.change({ ...this.layout, [key]: input.value }, key), change: () => this.#typed() },
       });
       return input;
@@ -213,7 +213,7 @@ export class LayoutView {
     this.negative = field("negative", words.negative);
     const length = (axis, label) =>
       make("input", {
-        type: "number", min: 64, step: state.CELL, ariaLabel: label, title: label,
+        type: "number", min: state.LEAST_CANVAS, max: state.MOST_CANVAS, step: state.CELL, ariaLabel: label, title: label,
         on: {
           change: (e) => {
             const canvas = [...this.layout.canvas];
@@ -325,7 +325,7 @@ export class LayoutView {
     const number = make("span", { textContent: i + 1 });
     Object.assign(number.style, { background: hue, color: state.isDark(hue) ? "#fff" : "#202020" });
     const name = make("input", {
-      type: "text", ariaLabel: `${this.words.name} ${i + 1}`, title: this.words.nameTitle,
+      type: "text", maxLength: state.MAX_PHRASE, ariaLabel: `${this.words.name} ${i + 1}`, title: this.words.nameTitle,
       on: {
         focus: () => this.select(i),
         input: () => this.change(state.rename(this.layout, i, name.value), `name ${i}`),

@@ -6,7 +6,8 @@ from typing import Any
 
 from node_helpers import conditioning_set_values
 
-from ....lmd.convert.boxes import pixel_region, to_masks
+from ....lmd.convert.masks import to_masks
+from ....lmd.convert.regions import pixel_region
 from ....lmd.layout import Layout
 from ....lmd.prompts import OVERALL_NEGATIVE, object_prompts, overall_prompt, with_negative
 from ..guidance.token_positions import encode
