@@ -10,22 +10,28 @@ server's name and nothing else, so it can neither choose an address nor read a k
 
 from __future__ import annotations
 
-import base64
+import hashlib
+import hmac
 import ipaddress
 import json
 import logging
 import os
 import re
+import secrets
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import folder_paths
+
+from ....lmd.limits import MAX_SERVERS_FILE
+from .hiding import hider
 
 log = logging.getLogger(__name__)
 OUTPUTS = ("auto", "schema", "text")
 _FIELDS = {"name", "address", "model", "credential", "timeout", "output"}
-_SHORTEST_HIDDEN = 4
+_DIGEST_KEY = secrets.token_bytes(32)  # new in every process: nothing can be guessed from a digest
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,7 @@ class Key:
 
     def __init__(self, value: str = "") -> None:
         self._value = value
+        self._hide = hider(value)
 
     def __repr__(self) -> str:
         return "Key(hidden)" if self._value else "Key()"
@@ -68,19 +75,16 @@ class Key:
         return {"Authorization": f"Bearer {self._value}"} if self._value else {}
 
     def hide(self, text: str) -> str:
-        """`text` without the key, as it is or in the usual encodings. Servers do repeat what they were sent."""
-        if len(self._value) >= _SHORTEST_HIDDEN:
-            raw = self._value.encode()
-            for form in (
-                self._value,
-                json.dumps(self._value)[1:-1],
-                quote(self._value, safe=""),
-                base64.b64encode(raw).decode(),
-                base64.b64encode(raw).decode().rstrip("="),
-                raw.hex(),
-            ):
-                text = text.replace(form, "[key]")
-        return text
+        """`text` without the key, in whatever form it is written. Servers do repeat what they were sent."""
+        return self._hide(text)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The servers by name, and what is wrong in their file, a sentence for each place."""
+
+    servers: dict[str, Server]
+    faults: tuple[str, ...] = ()
 
 
 def folder() -> Path:
@@ -91,54 +95,110 @@ def servers_file() -> Path:
     return folder() / "servers.json"
 
 
-def load() -> dict[str, Server]:
-    """All servers by name: those of the file, and the local ones that it does not redefine. Raises ValueError."""
-    path = servers_file()
+def listed() -> Listed:
+    """All servers: those of the file that can be used, and the local ones that it does not redefine. Never raises."""
     found: dict[str, Server] = {}
-    if path.exists():
-        try:
-            data = json.loads(path.read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"the file of language model servers can't be read: {error}: mend {path}") from None
-        entries = data.get("servers") if isinstance(data, dict) else data
-        if not isinstance(entries, list):
-            raise ValueError(f'{path} must hold {{"servers": [...]}}, got {type(entries).__name__} instead of a list')
-        for i, entry in enumerate(entries):
+    faults: list[str] = []
+    for line, entry, fault in _entries():
+        where = f"line {line}" if line else "the file"
+        if not fault:
             try:
                 server = _server(entry)
                 if server.name in found:
                     raise ValueError(f'there are two servers named "{server.name}"')
+                found[server.name] = server
+                continue
             except ValueError as error:
-                raise ValueError(f"server {i + 1} in {path}: {error}") from None
-            found[server.name] = server
-    return found | {s.name: s for s in LOCAL if s.name not in found}
+                fault = str(error)
+        faults.append(f"{where} of {servers_file()}: {fault}")
+    return Listed(found | {s.name: s for s in LOCAL if s.name not in found}, tuple(dict.fromkeys(faults)))
+
+
+def _entries() -> Iterator[tuple[int, object, str]]:
+    """Each entry of the file with its line, or a fault with its line; line 0 is the whole file."""
+    path = servers_file()
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(MAX_SERVERS_FILE + 1)
+        text = raw.decode("utf-8-sig")
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:
+        yield 0, None, f"it can't be read ({type(error).__name__}); correct it or its permissions"
+        return
+    if len(raw) > MAX_SERVERS_FILE:
+        yield 0, None, f"it has more than {MAX_SERVERS_FILE // 1024} KiB"
+        return
+    try:
+        data = json.loads(text)
+        entries = data.get("servers") if isinstance(data, dict) else data
+    except RecursionError:
+        yield 0, None, "it is nested too deeply"
+        return
+    except ValueError as error:
+        yield getattr(error, "lineno", 0), None, f"{getattr(error, 'msg', error)}; what stands there was left out"
+        yield from ((line, entry, "") for line, entry in _objects(text) if {"name", "address"} & entry.keys())
+        return
+    if not isinstance(entries, list):
+        yield 0, None, f'it must hold {{"servers": [...]}}, got {type(entries).__name__} instead of a list'
+        return
+    lines = (line for line, _ in _objects(text))
+    for entry in entries:
+        yield (next(lines, 0) if isinstance(entry, dict) else 0), entry, ""
+
+
+def _objects(text: str) -> Iterator[tuple[int, dict]]:
+    """The objects in the list of servers that are sound by themselves, with their lines."""
+    listing = re.search(r'"servers"\s{0,40}:\s{0,40}\[', text) or re.search(r"\[", text)
+    at, decoder = (listing.end() if listing else 0), json.JSONDecoder()
+    while (at := text.find("{", at)) >= 0:
+        try:
+            entry, end = decoder.raw_decode(text, at)
+            yield text.count("\n", 0, at) + 1, entry
+            at = end
+        except json.JSONDecodeError as error:
+            at = max(at + 1, error.pos)
+        except (ValueError, RecursionError):
+            return
 
 
 def names() -> list[str]:
-    """For the node's list; a broken file is reported when a server is used."""
-    try:
-        return list(load())
-    except ValueError as error:
-        log.warning("%s", error)
-        return [s.name for s in LOCAL]
+    """For the nodes' lists; what is wrong in the file is also shown on the node that asks a server."""
+    found = listed()
+    for fault in found.faults:
+        log.warning("language model servers: %s", fault)
+    return list(found.servers)
 
 
 def named(name: str) -> Server:
-    servers = load()
-    if name not in servers:
+    """The server of this name. Raises ValueError that says which there are, and what is wrong in the file."""
+    found = listed()
+    if not isinstance(name, str) or name not in found.servers:
+        faults = f". Not usable: {'; '.join(found.faults)}" if found.faults else ""
         raise ValueError(
-            f'there is no language model server named "{name}" on this machine, only {", ".join(servers)}: choose one '
-            f"in LLM Layout Planner, or add it to {servers_file()}"
+            f"there is no language model server named {str(name)[:80]!r} on this machine, only "
+            f"{', '.join(found.servers)}: choose one on the node, or add it to {servers_file()}{faults}"
         )
-    return servers[name]
+    return found.servers[name]
 
 
 def fingerprint(name: str) -> str:
-    """Changes when the server behind a name does; holds no key, for there is none in a `Server`."""
+    """Changes when the server behind a name does. A keyed digest, for the host writes it into images and histories."""
     try:
-        return repr(named(name))
+        server = repr(named(name))
     except ValueError:
         return ""
+    return hmac.new(_DIGEST_KEY, server.encode("utf-8", "replace"), hashlib.sha256).hexdigest()[:32]
+
+
+def known_source(source: object, kinds: Sequence[str]) -> dict:
+    """A node's `source` with the inputs of its kind. Raises ValueError for one that the host did not know: it drops
+    a choice that is not in the list, and the inputs below it.
+    """
+    if isinstance(source, dict) and source.get("source") in kinds:
+        return source
+    got = f", got {str(source.get('source'))[:60]!r}" if isinstance(source, dict) else ""
+    raise ValueError(f"the input `source` is missing or unknown{got}: choose one of {', '.join(kinds)}")
 
 
 def _server(entry: object) -> Server:
@@ -167,12 +227,13 @@ def _address(address: str, has_key: bool) -> str:
     try:
         parts = urlsplit(address.strip())
         host, _ = parts.hostname, parts.port
-    except ValueError:
-        host, parts = None, urlsplit("")
-    if parts.scheme not in ("http", "https") or not host:
+        sound = (host or "").encode("idna").isascii() and not re.search(r"[\s\x00-\x1f\\]", address.strip())
+    except ValueError:  # UnicodeError too
+        host, parts, sound = None, urlsplit(""), False
+    if parts.scheme not in ("http", "https") or not host or not sound:
         raise ValueError('address must be like "http://127.0.0.1:11434/v1"')
     if "@" in parts.netloc or parts.query or parts.fragment:
-        raise ValueError("address must hold no name, password, ? or #; a key belongs into credential")
+        raise ValueError("address must hold no name, password, ? or #; a key belongs in credential")
     if has_key and parts.scheme == "http" and not _own_network(host):
         raise ValueError("a key would travel unprotected over http:// : write https://")
     return address.strip().rstrip("/").removesuffix("/chat/completions")
@@ -203,7 +264,7 @@ def key_of(server: Server) -> Key:
         )
         raise ValueError(f'the server "{server.name}" needs a key, and there is none: {where}')
     if not value.isascii() or not value.isprintable() or " " in value:
-        raise ValueError(f'the key of "{server.name}" has characters that no key has: set {server.credential} anew')
+        raise ValueError(f'the key of "{server.name}" has characters that no key has: set {server.credential} again')
     return Key(value)
 
 
