@@ -72,23 +72,23 @@ def _source(character: str) -> str | None | bool:
 
 def shows(text: str) -> bool:
     """Whether every character of the text can be drawn on this machine."""
-    return all(_source(c) is not False for c in text)
+    return all(_source(c) is not False for c in set(text))
 
 
 @lru_cache(4096)
-def _one_for_all(text: str) -> str | None | bool:
-    """The font that draws the whole text, as `_source` names it; False if it takes several."""
-    sources = {_source(c) for c in text}
+def _one_for_all(letters: frozenset[str]) -> str | None | bool:
+    """The font that draws all these letters, as `_source` names it; False if it takes several."""
+    sources = {_source(c) for c in letters}
     if False not in sources and len(sources - {None}) == 1:
         (name,) = sources - {None}
-        if all(c.isspace() or _draws(name, c) or _source(c) is None and not _draws(None, c) for c in text):
+        if all(c.isspace() or _draws(name, c) or _source(c) is None and not _draws(None, c) for c in letters):
             return name
     return None if sources <= {None} else False
 
 
 def runs(text: str, size: int) -> Iterator[tuple[str, object]]:
     """The text in pieces, each with the font that draws it; what no font draws becomes a question mark."""
-    whole = _one_for_all(text)
+    whole = _one_for_all(frozenset(text))
     piece, current = "", None
     for c in text:
         source = _source(c) if whole is False else whole
@@ -119,18 +119,33 @@ def write(pen, at: tuple[float, float], text: str, size: int, fill: str, anchor:
 
 def shortened(text: str, size: int, room: float) -> str:
     """The text, or its beginning with an ellipsis, in `room` pixels; broken at a space where one is near."""
-    if length(text, size) <= room:
+    low = fitting(text, size, room)
+    if low == len(text):
         return text
-    low, high = 0, len(text)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if length(text[:middle].rstrip() + "\u2026", size) <= room:
-            low = middle
-        else:
-            high = middle - 1
+    low = fitting(text, size, room - length("\u2026", size), low)
     space = text.rfind(" ", 0, low + 1)
     end = space if space > low * 0.6 else low
     return text[:end].rstrip(" ,;") + "\u2026" if end else ""
+
+
+def fitting(text: str, size: int, room: float, start: int = 64) -> int:
+    """How many of the text's first characters fit into `room` pixels: tried in doubled steps, so that what is far too
+    long is never measured as a whole.
+    """
+    high = max(start, 1)
+    while high < len(text) and length(text[:high], size) <= room:
+        high *= 2
+    high = min(high, len(text))
+    if length(text[:high], size) <= room:
+        return high
+    low = 0
+    while low < high - 1:
+        middle = (low + high) // 2
+        if length(text[:middle], size) <= room:
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 def wrapped(text: str, size: int, room: float, most: int = 3) -> list[str]:
@@ -143,6 +158,9 @@ def wrapped(text: str, size: int, room: float, most: int = 3) -> list[str]:
         if line and length((line + word).rstrip(), size) > room:
             lines.append(line.rstrip())
             line = ""
+            if len(lines) == most:
+                line = word
+                break
         line = line + word if line else word.lstrip()
     lines.append(line.rstrip())
     if len(lines) > most:
@@ -159,9 +177,7 @@ def _pieces(text: str, size: int, room: float) -> Iterator[str]:
             if unicodedata.east_asian_width(c) in "WF":
                 yield word[start : i + 1]
                 start = i + 1
-        tail = word[start:]
-        while tail and length(tail, size) > room:
-            n = max(next((k for k in range(len(tail), 0, -1) if length(tail[:k], size) <= room), 1), 1)
-            yield tail[:n]
-            tail = tail[n:]
-        yield tail + " "
+        while len(word) - start > (fits := fitting(word[start : start + 4096], size, room)):
+            yield word[start : start + max(fits, 1)]
+            start += max(fits, 1)
+        yield word[start:] + " "
