@@ -6,7 +6,10 @@ six points: the task, 3 to 5 sentences, concrete attributes, no mood, a few exam
 
 from __future__ import annotations
 
+import json
 import re
+
+from ..chat.answer import Answer, answer_in, is_refusal, refused
 
 SHORT_PROMPT_WORDS = 25
 
@@ -55,10 +58,40 @@ def needs_upsampling(prompt: str) -> bool:
     return 0 < len(prompt.split()) < SHORT_PROMPT_WORDS
 
 
-def caption_from_reply(reply: str, prompt: str) -> str:
+def caption_from_reply(reply: str | Answer, prompt: str) -> str:
     """The caption in a language model's reply, on one line; the prompt itself when the reply holds none."""
-    text = re.sub(r"<think>.*?</think>", " ", reply, flags=re.DOTALL)
-    text = re.sub(r"^.*?\bLong:", " ", text, count=1, flags=re.DOTALL) if "Long:" in text else text
+    answer = reply if isinstance(reply, Answer) else answer_in(reply)
+    if is_refusal(answer.text):
+        return prompt
+    text = _named_caption(answer.text)
+    label = re.search(r"\bLong:", text)
+    text = text[label.end() :] if label else text
     text = text.split("\nShort:")[0]  # a model that goes on inventing examples
     text = " ".join(text.replace("```", " ").split()).strip().strip('"').strip()
     return text or prompt
+
+
+def doubts(answer: Answer) -> tuple[str, ...]:
+    """What a user should know about the caption that was read from an answer."""
+    if answer.cut:
+        kept = "" if answer.text else "; the prompt passes unchanged"
+        return (
+            f"the language model was stopped at its limit of length: turn its thinking off, or choose another{kept}",
+        )
+    if not answer.text:
+        return (f"{answer.why}; the prompt passes unchanged",)
+    if is_refusal(answer.text):
+        return (f"{refused(answer.text)}; the prompt passes unchanged",)
+    return answer.notes
+
+
+def _named_caption(text: str) -> str:
+    """The caption out of an answer in JSON, such as a tool call's arguments."""
+    if not text.startswith("{"):
+        return text
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    texts = [v for v in data.values() if isinstance(v, str)]
+    return next((data[k] for k in ("long", "caption") if isinstance(data.get(k), str)), texts[0] if texts else "")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from comfy_api.latest import io
 
-from ..ella.upsample import caption_from_reply, needs_upsampling, upsampling_request
+from ..chat.answer import Answer, answer_in
+from ..ella.upsample import caption_from_reply, doubts, needs_upsampling, upsampling_request
+from ..lmd.limits import MAX_REPLY, within
 from .ella import CATEGORY
 from .host.llm import servers
 from .host.llm.host_model import GENERATING, generate
 from .host.llm.plan import caption_from_server
+from .host.llm.waiting import in_thread
+from .host.ui import text_view
 
 REPLY, SERVER, MODEL = "reply text", "language model server", "host text generation"
 CAPTION_TOKENS = 256
@@ -84,28 +86,39 @@ class ELLALongCaption(io.ComfyNode):
                 io.String.Output(display_name="caption", tooltip="The long caption, for ELLAEncode."),
                 io.String.Output(display_name="instruction", tooltip="What to ask a language model, for pasting."),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def fingerprint_inputs(cls, source=None, **inputs):
-        """A server that was configured anew is asked anew."""
+        """A server whose entry has changed is asked again."""
         if isinstance(source, dict) and source.get("source") == SERVER:
             return servers.fingerprint(source.get("server") or "")
         return ""
 
     @classmethod
-    async def execute(cls, prompt: str, source: dict, short_only: bool = True) -> io.NodeOutput:
-        request = upsampling_request(prompt)
+    async def execute(cls, prompt: str, source: dict | None = None, short_only: bool = True) -> io.NodeOutput:
+        question = upsampling_request(prompt)
         if not prompt.strip() or (short_only and not needs_upsampling(prompt)):
-            return io.NodeOutput(prompt, request)
-        if source["source"] == MODEL:
-            reply = generate(source.get("clip"), request, source["seed"], CAPTION_TOKENS)
-        elif source["source"] == SERVER:
-            server = servers.named(source["server"])
-            reply = await asyncio.to_thread(caption_from_server, server, request, source["seed"], CAPTION_TOKENS)
-        else:
-            reply = source.get("reply") or ""
-        return io.NodeOutput(caption_from_reply(reply, prompt), request)
+            return io.NodeOutput(prompt, question)
+        chosen = servers.known_source(source, (REPLY, SERVER, MODEL))
+        if chosen["source"] == REPLY and not (chosen.get("reply") or "").strip():
+            return io.NodeOutput(prompt, question)
+        answer, faults = await _answered(chosen, question)
+        told = text_view(cls, (*faults, *doubts(answer)))
+        return io.NodeOutput(caption_from_reply(answer, prompt), question, ui=told)
+
+
+async def _answered(source: dict, question: str) -> tuple[Answer, tuple[str, ...]]:
+    """The language model's answer, and what is wrong in the file of servers."""
+    seed = source.get("seed") or 0
+    if source["source"] == MODEL:
+        return answer_in(generate(source.get("clip"), question, seed, CAPTION_TOKENS)), ()
+    if source["source"] == SERVER:
+        server = servers.named(source.get("server"))
+        answer = await in_thread(lambda stopped: caption_from_server(server, question, seed, CAPTION_TOKENS, stopped))
+        return answer, servers.listed().faults
+    return answer_in(within("the reply", source["reply"], MAX_REPLY)), ()
 
 
 NODES = [ELLALongCaption]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from comfy_api.latest import io
 
+from ..lmd.layout import Layout
+from ..lmd.limits import CANVAS_MULTIPLE, LEAST_CANVAS, MOST_CANVAS
 from ..lmd.pictures.layout_picture import as_image
-from ..lmd.planner import request as instruct
+from ..lmd.planner import request
 from ..lmd.planner.box_filter import fill_canvas
 from ..lmd.planner.dialogue import Request
 from ..lmd.planner.quality import tidy
@@ -16,6 +19,7 @@ from ..lmd.prompts import OVERALL_NEGATIVE, overall_prompt, with_negative
 from .host.llm import plan as llm_plan
 from .host.llm import servers
 from .host.llm.host_model import GENERATING
+from .host.llm.waiting import in_thread
 from .host.ui import show_text, view
 from .types import LayoutType
 
@@ -26,8 +30,9 @@ TOLERANT, STRICT = "tolerant", "strict"
 
 def _size(name: str) -> io.Int.Input:
     return io.Int.Input(
-        name, default=512, min=64, max=16384, step=8, tooltip=f"Canvas {name} in pixels, the size of the final image."
-    )
+        name, default=512, min=LEAST_CANVAS, max=MOST_CANVAS, step=CANVAS_MULTIPLE,
+        tooltip=f"Canvas {name} in pixels, the size of the final image.",
+    )  # fmt: skip
 
 
 def _talk_inputs() -> list:
@@ -38,30 +43,30 @@ def _talk_inputs() -> list:
             tooltip="Another seed gives another layout. The same one gives the kept reply again, without asking.",
         ),
         io.Int.Input(
-            "examples", default=len(instruct.EXAMPLES), min=0, max=len(instruct.EXAMPLES),
-            tooltip="Worked examples in the question. Small models need all of them; strong ones do with 1.",
+            "examples", default=len(request.EXAMPLES), min=0, max=len(request.EXAMPLES),
+            tooltip="Worked examples in the question. Small models need all of them; strong ones need only 1.",
         ),
         io.Int.Input(
             "re_asks", default=1, min=0, max=5,
-            tooltip="How often a faulty answer is asked again with its faults named: counts, colours, places, "
+            tooltip="How many times to ask again, listing the faults, when an answer is faulty: counts, colours, places, "
             "excluded things, overlaps.",
         ),
         io.Boolean.Input(
             "repair", default=True,
-            tooltip="Mend boxes that are still in the wrong place or too small. Names and numbers are never changed; "
-            "what was mended is shown.",
+            tooltip="Correct boxes that are still in the wrong place or too small. Names and how many there are never "
+            "change; every correction is shown.",
         ),
         io.Float.Input(
-            "temperature", default=instruct.TEMPERATURE, min=0.01, max=2.0, step=0.01, advanced=True,
+            "temperature", default=request.TEMPERATURE, min=0.01, max=2.0, step=0.01, advanced=True,
             tooltip="How freely the model chooses its words; 0.25 as published.",
         ),
         io.Int.Input(
-            "max_tokens", default=instruct.MAX_TOKENS, min=64, max=32768, advanced=True,
+            "max_tokens", default=request.MAX_TOKENS, min=64, max=32768, advanced=True,
             tooltip="The longest answer. Raise it for models that think before they answer.",
         ),
         LayoutType.Input(
             "previous", optional=True,
-            tooltip="A layout to change by `instruction`; what that does not speak of stays, box for box.",
+            tooltip="A layout to change by `instruction`; everything it doesn't mention keeps its exact box.",
         ),
         io.String.Input(
             "instruction", multiline=True, default="",
@@ -71,37 +76,82 @@ def _talk_inputs() -> list:
     ]  # fmt: skip
 
 
-async def _planned(cls, prompt: str, width: int, height: int, source: dict):
-    """The layout, and what to show of how it came about."""
+@dataclass(frozen=True)
+class _Planned:
+    """A layout, and what to show on the node of how it came about."""
+
+    layout: Layout
+    told: Sequence[str]
+
+
+@dataclass(frozen=True)
+class _Talk:
+    """The inputs that both kinds of language models take."""
+
+    seed: int
+    examples: int
+    re_asks: int
+    repair: bool
+    temperature: float
+    max_tokens: int
+    previous: Layout | None = None
+    instruction: str = ""
+
+    @classmethod
+    def of(cls, source: dict) -> _Talk:
+        """From the host's nested inputs. Raises ValueError naming those that a hand-made API prompt lacks."""
+        needed = ("seed", "examples", "re_asks", "repair", "temperature", "max_tokens")
+        if missing := [name for name in needed if source.get(name) is None]:
+            raise ValueError(f'the source "{source["source"]}" lacks {", ".join(f"source.{m}" for m in missing)}')
+        values = {name: source[name] for name in needed}
+        return cls(**values, previous=source.get("previous"), instruction=(source.get("instruction") or "").strip())
+
+    @property
+    def unchanged(self) -> bool:
+        return self.previous is not None and not self.instruction
+
+    def wanted(self, prompt: str, width: int, height: int) -> Request:
+        change = self.instruction if self.previous is not None else ""
+        return Request(prompt, width, height, self.examples, self.re_asks, self.repair, False, self.previous, change)
+
+    @property
+    def decoding(self) -> llm_plan.Decoding:
+        return llm_plan.Decoding(self.seed, self.temperature, self.max_tokens)
+
+
+async def _planned(cls, prompt: str, width: int, height: int, source: dict) -> _Planned:
     kind = source["source"]
     if kind == OFFLINE:
         from ..lmd.planner.offline import plan
 
         layout = plan(prompt, width, height)
-        return layout, layout.notes
+        return _Planned(layout, layout.notes)
     if kind == REPLY:
-        strict = source.get("parser") == STRICT
-        reply = (parse_strict if strict else parse)(source.get("reply") or "")
-        layout = to_layout(reply, width, height, prompt.strip(), exact=strict)
-        layout = layout if strict else tidy(layout)
-        return layout, layout.notes
-    previous, change = source.get("previous"), (source.get("instruction") or "").strip()
-    if previous is not None and not change:
-        layout = previous.on_canvas(width, height)
-        return layout, ("the instruction is empty, so the previous layout is unchanged",)
-    request = Request(
-        prompt, width, height, source["examples"], source["re_asks"], source["repair"], False, previous,
-        change if previous is not None else "",
-    )  # fmt: skip
-    decoding = llm_plan.Decoding(source["seed"], source["temperature"], source["max_tokens"])
+        layout = _read(source, prompt, width, height)
+        return _Planned(layout, layout.notes)
+    talk = _Talk.of(source)
+    if talk.unchanged:
+        layout = talk.previous.on_canvas(width, height)
+        return _Planned(layout, ("the instruction is empty, so the previous layout is unchanged",))
+    wanted = talk.wanted(prompt, width, height)
     if kind == MODEL:
-        outcome = llm_plan.with_clip(source.get("clip"), request, decoding)
-    else:
-        server = servers.named(source["server"])
-        outcome = await asyncio.to_thread(
-            llm_plan.with_server, server, request, decoding, lambda text: show_text(cls, text)
+        outcome = llm_plan.with_clip(source.get("clip"), wanted, talk.decoding)
+        return _Planned(outcome.layout, outcome.report)
+    server = servers.named(source.get("server"))
+    outcome = await in_thread(
+        lambda stopped: llm_plan.with_server(
+            server, wanted, talk.decoding, lambda text: show_text(cls, text), stopped=stopped
         )
-    return outcome.layout, outcome.report
+    )
+    return _Planned(outcome.layout, (*servers.listed().faults, *outcome.report))
+
+
+def _read(source: dict, prompt: str, width: int, height: int) -> Layout:
+    """The layout in a pasted reply."""
+    strict = source.get("parser") == STRICT
+    reply = (parse_strict if strict else parse)(source.get("reply") or "")
+    layout = to_layout(reply, width, height, prompt.strip(), exact=strict)
+    return layout if strict else tidy(layout)
 
 
 class LLMLayoutPlanner(io.ComfyNode):
@@ -111,8 +161,7 @@ class LLMLayoutPlanner(io.ComfyNode):
             node_id="LLMLayoutPlanner",
             display_name="LLM Layout Planner",
             category=CATEGORY,
-            description="Turns a prompt into a layout: one captioned box per object, a background prompt and a "
-            "negative "
+            description="Turns a prompt into a layout: one captioned box per object, a background prompt and a negative "
             "prompt. The offline planner needs no language model; a reply of any language model, a server such as Ollama "
             "or a text model of ComfyUI can be used instead.",
             search_aliases=[
@@ -153,8 +202,7 @@ class LLMLayoutPlanner(io.ComfyNode):
                                     options=[TOLERANT, STRICT],
                                     default=TOLERANT,
                                     advanced=True,
-                                    tooltip="tolerant understands code fences, talk around the answer and JSON, and "
-                                    "mends "
+                                    tooltip="tolerant understands code fences, talk around the answer and JSON, and corrects "
                                     "boxes; strict is the published grammar and box filter (512 x 512 boxes), for "
                                     "comparing.",
                                 ),
@@ -168,7 +216,7 @@ class LLMLayoutPlanner(io.ComfyNode):
                                     options=servers.names(),
                                     tooltip="A server of this machine's own list: Ollama, LM Studio, llama.cpp and "
                                     "vLLM at their usual local addresses, and what servers.json in ComfyUI's user "
-                                    "folder __ella_lmd adds. Addresses and keys never stand in a workflow.",
+                                    "folder __ella_lmd adds. A workflow never holds addresses or keys.",
                                 ),
                                 *_talk_inputs(),
                             ],
@@ -217,22 +265,25 @@ class LLMLayoutPlanner(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, source=None, **inputs):
-        """A server that was configured anew is asked anew."""
+        """A server whose entry has changed is asked again."""
         if isinstance(source, dict) and source.get("source") == SERVER:
             return servers.fingerprint(source.get("server") or "")
         return ""
 
     @classmethod
     async def execute(
-        cls, prompt: str, width: int, height: int, source: dict, scale_boxes: bool = False
+        cls, prompt: str, width: int, height: int, source: dict | None = None, scale_boxes: bool = False
     ) -> io.NodeOutput:
-        layout, told = await _planned(cls, prompt, width, height, source)
-        layout = fill_canvas(layout) if scale_boxes else layout
+        chosen = servers.known_source(source, (OFFLINE, REPLY, SERVER, MODEL))
+        planned = await _planned(cls, prompt, width, height, chosen)
+        layout = fill_canvas(planned.layout) if scale_boxes else planned.layout
         overall = overall_prompt(layout).prompt
         negative = with_negative(layout.negative, OVERALL_NEGATIVE)
         picture = as_image(layout)
         boxes = layout.to_bounding_boxes()
-        return io.NodeOutput(layout, overall, layout.background, negative, boxes, picture, ui=view(cls, picture, told))
+        return io.NodeOutput(
+            layout, overall, layout.background, negative, boxes, picture, ui=view(cls, picture, planned.told)
+        )
 
 
 class LMDLayoutInstruction(io.ComfyNode):
@@ -243,8 +294,7 @@ class LMDLayoutInstruction(io.ComfyNode):
             display_name="LMD Layout Instruction",
             category=CATEGORY,
             description="Builds the question that makes a language model write a layout. Give it to any text node or "
-            "paste "
-            "it into a chat, then bring the answer to LLMLayoutPlanner as reply text.",
+            "paste it into a chat, then bring the answer to LLMLayoutPlanner as reply text.",
             search_aliases=["LMD prompt template", "layout prompt", "LLM instruction", "in-context examples"],
             inputs=[
                 io.String.Input("prompt", multiline=True, default="", tooltip="What the image should show."),
@@ -252,10 +302,10 @@ class LMDLayoutInstruction(io.ComfyNode):
                 _size("height"),
                 io.Int.Input(
                     "examples",
-                    default=len(instruct.EXAMPLES),
+                    default=len(request.EXAMPLES),
                     min=0,
-                    max=len(instruct.EXAMPLES),
-                    tooltip="Worked examples in the question. Small models need all of them; strong ones do with 1.",
+                    max=len(request.EXAMPLES),
+                    tooltip="Worked examples in the question. Small models need all of them; strong ones need only 1.",
                 ),
             ],
             outputs=[
@@ -265,7 +315,7 @@ class LMDLayoutInstruction(io.ComfyNode):
 
     @classmethod
     def execute(cls, prompt: str, width: int, height: int, examples: int) -> io.NodeOutput:
-        return io.NodeOutput(instruct.text(prompt, width, height, examples))
+        return io.NodeOutput(request.text(prompt, width, height, examples))
 
 
 class LMDLayoutPreview(io.ComfyNode):

@@ -1,6 +1,7 @@
-"""Stage 1 with a language model: ask, read, check, ask again naming the faults, mend the geometry.
+"""Stage 1 with a language model: ask, read, check, ask again listing the faults, repair the geometry.
 
-The model is any callable `ask(messages) -> reply`; nothing here knows how it is reached.
+The model is any callable `ask(messages) -> reply`; nothing here knows how it is reached. A reply is the model's whole
+output, or an `Answer` where the caller knows more about it.
 """
 
 from __future__ import annotations
@@ -8,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from ...chat.answer import Answer, answer_in
 from ..layout import Layout
-from . import request as instruct
 from .check import Violation, check
 from .keep_unspoken import keep_unspoken
 from .quality import tidy
 from .repair import repair
 from .reply import ReplyError, parse, to_layout
+from .request import EXAMPLES, complaint, edit_messages, messages
 
 Messages = list[dict[str, str]]
-Ask = Callable[[Messages], str]
+Ask = Callable[[Messages], "str | Answer"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Request:
     prompt: str
     width: int = 512
     height: int = 512
-    examples: int = len(instruct.EXAMPLES)
+    examples: int = len(EXAMPLES)
     reasks: int = 1
     mend: bool = True
     as_json: bool = False
@@ -41,10 +43,10 @@ class Request:
     def messages(self) -> Messages:
         shape = (self.width, self.height, self.examples, self.as_json)
         if self.previous is None:
-            return instruct.messages(self.prompt, *shape)
-        return instruct.edit_messages(self.previous, self.change, *shape)
+            return messages(self.prompt, *shape)
+        return edit_messages(self.previous, self.change, *shape)
 
-    def layout(self, reply: str) -> Layout:
+    def layout(self, reply: str | Answer) -> Layout:
         """The layout in a reply. Raises ReplyError."""
         layout = to_layout(parse(reply), self.width, self.height, self.prompt.strip())
         if self.previous is None:
@@ -93,56 +95,68 @@ class NoLayoutError(ValueError):
     """No answer could be read; the message holds the last one."""
 
 
+@dataclass(frozen=True)
+class _Read:
+    """One reply's layout and its faults."""
+
+    turn: int
+    layout: Layout
+    violations: tuple[Violation, ...]
+    unsure: tuple[str, ...]
+
+
 def converse(ask: Ask, request: Request) -> Outcome:
     """Get a layout from a language model. Raises NoLayoutError when none of its answers can be read."""
     talk = request.messages()
     replies: list[str] = []
     asked: list[str] = []
-    read: list[tuple[int, Layout, tuple[Violation, ...], tuple[str, ...]]] = []
+    read: list[_Read] = []
     trouble = ""
     for turn in range(request.reasks + 1):
-        reply = ask(talk)
-        replies.append(reply)
+        given = ask(talk)
+        reply = given if isinstance(given, Answer) else answer_in(given)
+        replies.append(reply.text)
         try:
-            layout = request.layout(reply)
+            layout = request.layout(reply if isinstance(given, Answer) else given)
         except ReplyError as error:
             trouble = str(error)
             faults: Sequence[str] = [f"it can't be read: {error}"]
         else:
-            violations, unsure = request.faults(layout)
-            read.append((len(violations), layout, violations, unsure))
-            faults = [v.text + v.advice for v in violations]
-        if not faults or turn == request.reasks:
+            read.append(_Read(turn, layout, *request.faults(layout)))
+            faults = [v.text + v.advice for v in read[-1].violations]
+        hopeless = reply.cut and not read  # the same limit cuts the next answer too
+        if not faults or turn == request.reasks or hopeless:
             break
         asked.append("; ".join(faults))
         talk = [
             *talk,
-            {"role": "assistant", "content": reply.strip() or "(nothing)"},
-            {"role": "user", "content": instruct.complaint(faults)},
+            {"role": "assistant", "content": reply.text or "(nothing)"},
+            {"role": "user", "content": complaint(faults)},
         ]
     if not read:
+        last = f"The last one was: {replies[-1].strip()[:600]!r}. " if replies[-1].strip() else ""
         raise NoLayoutError(
-            f"no answer of the language model could be read ({len(replies)} received). {trouble}. The last one was: "
-            f"{replies[-1].strip()[:600]!r}. Try another seed, more examples, or a larger model"
+            f"no answer of the language model could be read ({len(replies)} received). {trouble.rstrip('.')}. {last}"
+            "Try another seed, more examples, or a larger model"
         )
-    _, chosen, violations, unsure = min(reversed(read), key=lambda r: r[0])
-    first = read[0][1] if len(read) == len(replies) else _first(request, replies[0])
-    return _finished(request, chosen, unsure, first, tuple(replies), tuple(asked))
+    best = min(reversed(read), key=lambda r: len(r.violations))
+    first = read[0].layout if read[0].turn == 0 else None
+    return _finished(request, best.layout, best.unsure, first, tuple(replies), tuple(asked))
 
 
-def _first(request: Request, reply: str) -> Layout | None:
-    try:
-        return request.layout(reply)
-    except ReplyError:
-        return None
-
-
-def _finished(request, chosen: Layout, unsure, first, replies, asked) -> Outcome:
-    layout, mended = tidy(chosen), ()
+def _finished(
+    request: Request,
+    chosen: Layout,
+    unsure: tuple[str, ...],
+    first: Layout | None,
+    replies: tuple[str, ...],
+    asked: tuple[str, ...],
+) -> Outcome:
+    layout, repaired = tidy(chosen), ()
     if request.mend and request.previous is None:  # a change must leave the other boxes where they are
-        layout, mended = repair(request.prompt, layout)
+        layout, repaired = repair(request.prompt, layout)
     left = tuple(v.text for v in request.faults(layout)[0])
-    notes = [*layout.notes, *(f"repaired: {m}" for m in mended), *(f"still wrong: {x}" for x in left)]
+    notes = [*layout.notes, *(f"repaired: {m}" for m in repaired), *(f"still wrong: {x}" for x in left)]
     notes += [f"not checked: {u}" for u in unsure]
     layout = replace(layout, notes=tuple(dict.fromkeys(notes)))
-    return Outcome(layout, replies, asked, mended, left, first, chosen)
+    return Outcome(layout, replies, asked, repaired, left, first, chosen)

@@ -11,12 +11,12 @@ import re
 import warnings
 from dataclasses import dataclass, field
 
-from ..layout import MAX_OBJECTS, Box, Layout, LayoutObject
+from ...chat.answer import CUT, Answer, answer_in, is_refusal, refused, unescaped
+from ..layout import Box, Layout, LayoutObject
+from ..limits import MAX_OBJECTS, MAX_PHRASE, MAX_REPLY, MAX_TEXT, readable, within
 from .box_filter import NamedBox, filter_boxes, filter_boxes_exact
-from .literals import LiteralError, read_literal
-from .reply_shapes import boxes_in, looks_like_boxes
+from .reply_lists import Broken, Listing, chosen
 
-MAX_REPLY = 100_000
 _MAX_NESTING = 40
 _FIX = "correct it in the reply, or ask the language model again"
 
@@ -54,8 +54,7 @@ def parse_strict(text: str | None) -> Reply:
     """The reference's grammar, character by character."""
     if not text:
         raise ReplyError("the reply is empty")
-    if len(text) > MAX_REPLY:
-        raise ReplyError(f"the reply has {len(text)} characters, more than the {MAX_REPLY} that are read")
+    _not_too_long(text)
     start = 0
     if "Objects: " in text:
         start = text.index("Objects: ") + len("Objects: ")
@@ -102,82 +101,81 @@ def _offset(text: str, line: int, column: int) -> int:
     return sum(len(x) + 1 for x in lines[: line - 1]) + column - 1
 
 
-_LABEL = r"(?:^|(?<=[\n\]\)}}]))[\s>*#_`'\"-]*(?:the )?{name}[*_`'\"]*\s*[:=][*_`]*[ \t]*"
+_LABEL = r"(?:^|(?<=[\n\]\)}}]))[ \t>*#_`'\"-]{{0,20}}(?:the )?{name}[*_`'\"]{{0,8}}[ \t]{{0,8}}[:=][*_`]{{0,8}}[ \t]{{0,20}}"
 _OBJECTS = re.compile(_LABEL.format(name=r"(?:objects?|boxes|bounding boxes|layout)(?: list)?"), re.I)
 _BACKGROUND = re.compile(_LABEL.format(name=r"background(?: prompt| description)?"), re.I)
 _NEGATIVE = re.compile(_LABEL.format(name=r"negative(?: prompt)?"), re.I)
 _ANY_LABEL = re.compile(
     _LABEL.format(name=r"(?:objects?|boxes|background(?: prompt| description)?|negative(?: prompt)?|caption)"), re.I
 )
-_NOTHING = re.compile(r"\s*[`*_]*(?:no objects?|none|empty|n/a|null)\b", re.I)
+_NOTHING = re.compile(r"\s{0,40}[`*_]{0,8}(?:no objects?|none|empty|n/a|null)\b", re.I)
+_BLANK_LINE = re.compile(r"\n[ \t\r]{0,200}\n|```")
 _EMPTY_WORDS = frozenset(("none", "none.", "n/a", "empty", "-", "null", "(none)", "[]", '""'))
+_EMPTY_REPLY = "the reply is empty: paste the language model's whole answer, or connect a node that gives it"
 
 
-def parse(text: str) -> Reply:
-    """What chat models send: code fences, talk around it, JSON in the usual shapes, curly quotes, bold labels."""
-    if not isinstance(text, str) or not text.strip():
-        raise ReplyError("the reply is empty: paste the language model's whole answer, or connect a node that gives it")
-    if len(text) > MAX_REPLY:
-        raise ReplyError(f"the reply has {len(text)} characters, more than the {MAX_REPLY} that are read: shorten it")
-    text = re.sub(r"<think>.*?</think>", lambda m: " " * len(m.group()), text.lstrip("\ufeff"), flags=re.S)
-    background, negative = _line(_BACKGROUND, text), _line(_NEGATIVE, text)
-    label = _OBJECTS.search(text)
-    starts = [m.start() for m in re.finditer(r"[\[{(]", text)]
-    if label:
-        starts = [s for s in starts if s >= label.end()] + [s for s in starts if s < label.end()]
-        if _NOTHING.match(text, label.end()):
-            return Reply([], background, negative)
-    end = -1
-    for start in starts[:200]:
-        if start < end:
-            continue
-        try:
-            value, stop = read_literal(text, start)
-        except LiteralError as error:
-            if looks_like_boxes(text[start : start + 400]):
-                message = f"the object list can't be read: {error.message}; {_FIX}"
-                raise ReplyError(message, text, error.position, "SyntaxError") from None
-            continue
-        found = boxes_in(value)
-        if found is not None and (found.boxes or isinstance(value, dict) or _alone(text, start, stop)):
+def parse(reply: str | Answer) -> Reply:
+    """What chat models send: thoughts, code fences, talk around it, JSON in the usual shapes, drafts, several lists.
+
+    Doubts are in the result's notes. Raises ReplyError when the reply holds no answer or no boxes.
+    """
+    if not isinstance(reply, Answer):
+        if not isinstance(reply, str) or not reply.strip():
+            raise ReplyError(_EMPTY_REPLY)
+        _not_too_long(reply)
+        reply = answer_in(reply)
+    _not_too_long(reply.text)
+    if not reply.text:
+        raise ReplyError(reply.why)
+    text, unescaping = unescaped(reply.text)
+    notes = (*reply.notes, *unescaping)
+    match chosen(text):
+        case Broken(_, error):
+            cut = f"; {CUT}" if reply.cut else ""
+            message = f"the object list can't be read: {error.message}{cut}; {_FIX}"
+            raise ReplyError(message, text, error.position, "SyntaxError")
+        case Listing() as listing:
+            found = listing.found
+            background, negative = (_line(label, text, listing) for label in (_BACKGROUND, _NEGATIVE))
             return Reply(
                 found.boxes,
                 found.background or background,
                 found.negative or negative,
                 found.canvas,
                 found.fractions,
-                found.notes,
+                (*notes, *listing.notes, *found.notes),
             )
-        end = stop if not isinstance(value, (dict, list)) else -1
+    background, negative = _line(_BACKGROUND, text), _line(_NEGATIVE, text)
+    label = _OBJECTS.search(text)
+    if label and _NOTHING.match(text, label.end()):
+        return Reply([], background, negative, notes=notes)
     if re.search(r"\bno objects\b", text, re.I) and (background or negative):
-        return Reply([], background, negative)
-    raise ReplyError(
-        "the reply holds no list of boxes such as [('a cat', [x, y, width, height])], "
-        f"got {text.strip()[:80]!r}: {_FIX}"
-    )
+        return Reply([], background, negative, notes=notes)
+    raise ReplyError(_nothing_found(text, reply.cut))
 
 
-def _alone(text: str, start: int, stop: int) -> bool:
-    """Does the empty list at `start` stand alone, on its own line or behind the objects label?"""
-    before = text[text.rfind("\n", 0, start) + 1 : start].strip(" `*>")
-    return (not before or bool(_OBJECTS.fullmatch(before + " "))) and text[stop : stop + 1] in (
-        "",
-        "\n",
-        "\r",
-        " ",
-        "`",
-    )
+def _not_too_long(text: str) -> None:
+    if len(text) > MAX_REPLY:
+        raise ReplyError(f"the reply has {len(text)} characters, more than the {MAX_REPLY} that are read: shorten it")
 
 
-def _line(label: re.Pattern[str], text: str) -> str:
-    """The text behind a label, up to the next label or a blank line."""
-    match = label.search(text)
+def _nothing_found(text: str, cut: bool) -> str:
+    message = "the reply holds no list of boxes such as [('a cat', [x, y, width, height])]"
+    if is_refusal(text):
+        return f"{message}: {refused(text)}"
+    return f"{message}, got {text.strip()[:80]!r}: {CUT if cut else _FIX}"
+
+
+def _line(label: re.Pattern[str], text: str, listing: Listing | None = None) -> str:
+    """The text behind a label, up to the next label or a blank line; behind the list that counts, or before it."""
+    match = label.search(text, listing.stop if listing else 0)
+    if match is None and listing is not None:
+        match = next(iter(reversed(list(label.finditer(text, 0, listing.start)))), None)
     if not match:
         return ""
-    rest = text[match.end() :]
-    following = _ANY_LABEL.search(rest)
-    rest = rest[: following.start()] if following else rest
-    rest = re.split(r"\n\s*\n|```", rest.strip(), maxsplit=1)[0]
+    following = _ANY_LABEL.search(text, match.end())
+    rest = text[match.end() : following.start() if following else len(text)]
+    rest = _BLANK_LINE.split(rest.strip(), maxsplit=1)[0]
     value = " ".join(rest.split()).strip("*_`\"' \u201c\u201d").strip()
     return "" if value.lower() in _EMPTY_WORDS else value
 
@@ -188,7 +186,9 @@ def to_layout(reply: Reply, width: int, height: int, prompt: str = "", exact: bo
     `exact` filters as the reference does, on the 512 x 512 canvas that its requests ask for. Raises ReplyError for
     boxes that are no boxes, more than 50 of them, or when none of them can be drawn.
     """
-    boxes = [_checked(i, item) for i, item in enumerate(reply.boxes or [])]
+    if not isinstance(reply.boxes, (list, tuple)):
+        raise ReplyError(f"the object list must be a list of names with boxes, got {repr(reply.boxes)[:80]}: {_FIX}")
+    boxes = [_checked(i, item) for i, item in enumerate(reply.boxes)]
     if len(boxes) > MAX_OBJECTS:
         raise ReplyError(
             f"a layout holds at most {MAX_OBJECTS} objects, the reply has {len(boxes)}: "
@@ -221,7 +221,12 @@ def to_layout(reply: Reply, width: int, height: int, prompt: str = "", exact: bo
             objects.append(LayoutObject(name, Box(x / unit[0], y / unit[1], w / unit[0], h / unit[1])))
         except ValueError as error:
             raise ReplyError(f"{error}; {_FIX}") from None
-    return Layout(width, height, tuple(objects), reply.background, reply.negative, prompt, tuple(notes))
+    try:
+        background = within("the reply's background prompt", reply.background, MAX_TEXT)
+        negative = within("the reply's negative prompt", reply.negative, MAX_TEXT)
+    except ValueError as error:
+        raise ReplyError(str(error)) from None
+    return Layout(width, height, tuple(objects), background, negative, prompt, tuple(notes))
 
 
 def _checked(index: int, item: object) -> NamedBox:
@@ -238,4 +243,8 @@ def _checked(index: int, item: object) -> NamedBox:
             f"object {index + 1} must be a name and four numbers, ('a cat', [left, top, width, height]), "
             f"got {shown}: {_FIX}"
         ) from None
-    return name, numbers
+    if len(name) > MAX_PHRASE:
+        raise ReplyError(
+            f"the name of object {index + 1} has {len(name)} characters, at most {MAX_PHRASE} are read: {_FIX}"
+        )
+    return readable(name), numbers

@@ -10,9 +10,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..layout import MAX_OBJECTS, Layout
+from ..layout import Layout
+from ..limits import MAX_OBJECTS
 
-VERSION = "3"  # part of every cache key: a new wording asks anew
+VERSION = "4"  # part of every cache key: a new wording asks again
 TEMPERATURE = 0.25
 MAX_TOKENS = 900
 STOP = "\n\n"
@@ -258,7 +259,7 @@ def edit_messages(
     """The request to change a layout: the talk so far ends in that layout, the last turn says what to change."""
     caption = previous.prompt.strip() or ", ".join(o.phrase for o in previous.objects) or "a picture"
     asked = (
-        f"Change this layout: {clean_caption(change)}.\nKeep every name, number and line that this does not speak of "
+        f"Change this layout: {clean_caption(change)}.\nKeep every name, number and line that this does not mention "
         "exactly as it is, and write the whole answer again in the same form."
     )
     return [
@@ -271,7 +272,7 @@ def edit_messages(
 def complaint(faults: Sequence[str]) -> str:
     """The turn that asks again and names what is wrong."""
     listed = "\n".join(f"- {fault}" for fault in faults)
-    return f"This answer has faults:\n{listed}\nMend them and write the whole answer again in the same form."
+    return f"This answer has faults:\n{listed}\nCorrect them and write the whole answer again in the same form."
 
 
 def as_text(talk: Sequence[dict[str, str]]) -> str:

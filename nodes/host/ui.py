@@ -16,13 +16,19 @@ REPLACED = "A new layout has arrived: it is used in place of the edits, which we
 log = logging.getLogger(__name__)
 
 
+def text_view(cls: type[io.ComfyNode], notes: Sequence[str]) -> dict | None:
+    """The UI output of a node that has nothing but notes to show; they go to the log too. None without notes."""
+    text = "\n".join(notes)
+    if not text:
+        return None
+    log.info("%s: %s", cls.__name__, "; ".join(notes))
+    show_text(cls, text)
+    return {"text": (text,)}
+
+
 def view(cls: type[io.ComfyNode], picture: torch.Tensor, notes: Sequence[str]) -> dict:
     """The node's UI output for a picture `[1, H, W, 3]` and notes; the notes also go to the log and into the node."""
-    text = "\n".join(notes)
-    if text:
-        log.info("%s: %s", cls.__name__, "; ".join(notes))
-        show_text(cls, text)
-    return ui.PreviewImage(picture, cls=cls).as_dict() | {"text": (text,)}
+    return ui.PreviewImage(picture, cls=cls).as_dict() | (text_view(cls, notes) or {"text": ("",)})
 
 
 def editor_view(cls: type[io.ComfyNode], upstream: Layout | None, edited: Edited, image: torch.Tensor | None) -> dict:

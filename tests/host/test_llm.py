@@ -12,11 +12,13 @@ import comfy.model_management
 import execution
 import folder_paths
 import pytest
+from ella_lmd.lmd.limits import MAX_BODY
 from ella_lmd.lmd.planner.dialogue import NoLayoutError, Request
+from ella_lmd.lmd.planner.reply import parse, to_layout
 from ella_lmd.nodes import lmd_plan
 from ella_lmd.nodes.host.llm import plan as llm_plan
 from ella_lmd.nodes.host.llm import servers
-from ella_lmd.nodes.host.llm.client import MAX_BODY, Patience
+from ella_lmd.nodes.host.llm.client import Patience
 from ella_lmd.nodes.host.llm.reply_cache import ReplyCache
 from ella_lmd.tests.scripted_server import ScriptedServer
 
@@ -427,8 +429,8 @@ def test_a_text_encoder_that_cannot_write_is_an_error_that_says_what_to_load(sd1
 
 def test_a_host_model_that_goes_on_is_cut_at_the_blank_line():
     ramble = "<think>hm</think>\n" + TEXT + "\n\nCaption: a boat\nObjects: [('a boat', [1, 2, 30, 40])]"
-    cut = llm_plan.first_answer(ramble)
-    assert cut.strip() == TEXT and llm_plan.first_answer("no boxes\n\nhere") == "no boxes\n\nhere"
+    layout = to_layout(parse(ramble), 512, 512)
+    assert [o.phrase for o in layout.objects] == ["a cat", "a dog"] and "other captions" in layout.notes[0]
 
 
 @pytest.fixture(scope="module")

@@ -201,3 +201,105 @@ def test_literal_reader_stops_behind_the_value():
     assert read_literal("x [1, 2] y", 2) == ([1, 2], 8)
     with pytest.raises(LiteralError):
         read_literal("[1 2]", 0)
+
+
+TWO = [("a cat", [20, 200, 200, 200]), ("a dog", [290, 190, 210, 230])]
+_LIST = str(TWO)
+_JSON = json.dumps({"objects": [{"name": n, "box": b} for n, b in TWO]})
+_COW = "[('a cow', [1, 2, 30, 40])]"
+_SINGLES = [f"('{n}', {b})" for n, b in TWO]
+_JSON_LINES = [json.dumps({"name": n, "box": b}) for n, b in TWO]
+_EXTRA = "\nBackground prompt: A park"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Draft: {_COW}\nFinal:\n{_LIST}{_EXTRA}",
+        f"Objects: {_COW}\n\nBetter:\nObjects: {_LIST}{_EXTRA}",
+        f"```json\n{json.dumps({'objects': [{'name': 'a cow', 'box': [1, 2, 3, 4]}]})}\n```\nFinal:\n```json\n{_JSON}\n```",
+        f"Draft: [('a cow', [1, 2, 30) hm. Final:\n{_LIST}{_EXTRA}",
+        f"Objects: {_LIST}{_EXTRA}\n\nHere [('a dog', [290, 190, 210, 230])] stands on the right.",
+        f"Objects: {_LIST}{_EXTRA}\n\nCaption: a boat\nObjects: {_COW}",
+        f"{_SINGLES[0]} is on the left, {_SINGLES[1]} on the right.",
+    ],
+)
+def test_the_final_list_counts_and_a_note_says_that_there_were_others(text):
+    reply = P.parse(text)
+    assert [(n, list(b)) for n, b in reply.boxes] == TWO
+    assert reply.notes
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n".join(_SINGLES), ", ".join(_SINGLES), "\n".join(f"{i}. {s}" for i, s in enumerate(_SINGLES, 1)),
+        "\n".join(f"- {s}" for s in _SINGLES), "\n".join(f"[{s}]" for s in _SINGLES), "\n".join(_JSON_LINES),
+        "\n".join(f"{i}) {s}" for i, s in enumerate(_JSON_LINES, 1)), f"Object 1: {_SINGLES[0]}\nObject 2: {_SINGLES[1]}",
+        "{\n\n" + _JSON, "{" + _JSON + "}", json.dumps({"answer": _JSON}), json.dumps([json.loads(_JSON)]),
+        json.dumps({"function": {"name": "layout", "arguments": _JSON}}),
+        _JSON.replace("20,", '"20px",').replace("[290, 190, 210, 230]", '"290, 190, 210, 230"'),
+        json.dumps([{"label": n, "bbox_2d": [x, y, x + w, y + h]} for n, (x, y, w, h) in TWO]),
+        _JSON.replace("objects", "\u7269\u4f53").replace("name", "\u540d\u79f0").replace("box", "\u8fb9\u754c\u6846"),
+        _JSON.replace('"', "&quot;"),
+    ],
+)  # fmt: skip
+def test_all_of_several_boxes_are_read_in_every_shape(text):
+    assert [(n, [float(v) for v in b]) for n, b in P.parse(text).boxes] == TWO
+
+
+def test_boxes_on_a_grid_of_a_thousand_say_so():
+    text = json.dumps([{"box_2d": [250, 500, 750, 1000], "label": "a cat"}])
+    layout = P.to_layout(P.parse(text), 512, 768)
+    assert layout.objects[0].box.corners == (0.5, 0.25, 1.0, 0.75) and "scale of 0 to 1000" in layout.notes[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"box": [1, 2, 30, 40]}', '[{"bbox": [1, 2, 30, 40]}]', '{"nom": "a cat", "boite": [1, 2, 30, 40]}',
+     '{"coordinates": [1, 2, 30, 40], "size": [1, 2, 3, 4]}', "[('box', [1, 2, 30, 40])]"],
+)  # fmt: skip
+def test_the_word_for_a_field_is_never_a_name(text):
+    with pytest.raises(P.ReplyError, match="no list of boxes"):
+        P.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("escaped", "name"),
+    [(r"a caf\u00e9", "a caf\u00e9"), (r"a \ud83d\udc31", "a \U0001f431"), (r"a \ud83d!", "a \ufffd!"), (r"a\nb", "a\nb"),
+     (r"a \"b\"", 'a "b"'), (r"\xe9", "\xe9"), (r"\u12", "u12"), (r"a\u0000b", "a b")],
+)  # fmt: skip
+def test_escapes_in_names_are_decoded(escaped, name):
+    layout = P.to_layout(P.parse(f'{{"objects": [{{"name": "{escaped}", "box": [1, 2, 30, 40]}}]}}'), 512, 512)
+    assert layout.objects[0].phrase == name
+
+
+def test_a_list_that_is_cut_off_is_never_read_in_part():
+    whole = _JSON.replace('"', '"')
+    for end in range(whole.index("box") + 3, len(whole) - 2, 7):
+        with pytest.raises(P.ReplyError):
+            P.parse(whole[:end])
+    for end in range(8, len(_LIST) - 1, 5):
+        with pytest.raises(P.ReplyError):
+            P.parse("Objects: " + _LIST[:end])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["5", "{}", "'x'", "{1: 2}", "[('a', [1, 2, 1e-300, 1e-300])]", "[('a', 5)]", "[5]", "(1, 2)", "[('a', [1, 2, 1e400, 3])]",
+     "[('a', [1, 2, True, None])]", "b'x'", "...", "[[[1]]]", "[('a', [1, 2, 3, 10**9])]"],
+)  # fmt: skip
+def test_the_strict_parser_has_errors_of_its_own_for_any_literal(text):
+    for exact in (True, False):
+        try:
+            P.to_layout(P.parse_strict(f"Objects: {text}\nBackground prompt: A"), 512, 512, exact=exact)
+        except P.ReplyError as error:
+            assert str(error)
+
+
+def test_limits_on_a_reply_are_told():
+    long = "x" * 1001
+    with pytest.raises(P.ReplyError, match="1001 characters, at most 1000"):
+        _layout_of([(long, [1, 2, 30, 40])])
+    with pytest.raises(P.ReplyError, match="background prompt has 20001 characters"):
+        P.to_layout(P.Reply(KITE, "x" * 20_001), 512, 512)

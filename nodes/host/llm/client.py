@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import re
 from collections.abc import Callable
@@ -16,10 +17,13 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from ....chat.answer import Answer, answer_of
+from ....lmd.limits import MAX_BODY
 from .servers import Key, Server, key_of, servers_file
+from .waiting import resolver
 
-MAX_BODY = 512 * 1024
 _POLL = 0.1
+_NO_CHAT = re.compile(r"embed|rerank|whisper|tts|moderation", re.I)  # models that such servers list too
 _DROPPABLE = ("stop", "seed", "temperature", "max_tokens")
 
 
@@ -68,15 +72,16 @@ class Client:
             return self.server.model
         data = asyncio.run(self._patiently("GET", "/models", None))
         listed = data.get("data") if isinstance(data, dict) else None
-        names = [m.get("id") for m in listed or [] if isinstance(m, dict) and isinstance(m.get("id"), str)]
+        models = listed if isinstance(listed, list) else []
+        names = [m["id"] for m in models if isinstance(m, dict) and isinstance(m.get("id"), str)]
         if not names:
             raise ServerError(
                 f'"{self.server.name}" lists no model: load one there, or name one in "model" in {servers_file()}'
             )
-        return names[0]
+        return next((name for name in names if not _NO_CHAT.search(name)), names[0])
 
-    def chat(self, body: dict) -> str:
-        """The answer's text. `body` as in the chat completions API; parameters that the server refuses are left out."""
+    def chat(self, body: dict) -> Answer:
+        """The answer. `body` as in the chat completions API; parameters that the server refuses are left out."""
         body = dict(body)
         while True:
             try:
@@ -86,11 +91,11 @@ class Client:
                 if refused.name == "max_tokens":
                     body["max_completion_tokens"] = value
                 continue
-            text = self._content(data)
-            if "stop" in body and _only_thought(text):  # the blank line came inside the thinking
+            answer = self._answer(data)
+            if "stop" in body and not answer.text and not answer.cut:  # the blank line came inside the thinking
                 del body["stop"]
                 continue
-            return text
+            return answer
 
     async def _patiently(self, method: str, path: str, body: dict | None) -> dict:
         task = asyncio.ensure_future(self._retrying(method, path, body))
@@ -128,7 +133,12 @@ class Client:
         try:
             # No proxies, no .netrc, no cookies: nothing from the environment may add or redirect a secret.
             async with (
-                aiohttp.ClientSession(timeout=timeout, trust_env=False, cookie_jar=aiohttp.DummyCookieJar()) as session,
+                aiohttp.ClientSession(
+                    connector=aiohttp.TCPConnector(resolver=resolver()),
+                    timeout=timeout,
+                    trust_env=False,
+                    cookie_jar=aiohttp.DummyCookieJar(),
+                ) as session,
                 session.request(
                     method, server.address + path, json=body, headers=self._key.header, allow_redirects=False
                 ) as reply,
@@ -149,6 +159,8 @@ class Client:
                 f"nothing answers at {server.address}: start the server {server.name}, or correct its address in "
                 f"{servers_file()}"
             ) from None
+        except (aiohttp.InvalidURL, UnicodeError):
+            raise ServerError(f"{said} has an address that is none: correct it in {servers_file()}") from None
         except (aiohttp.ClientError, OSError) as error:
             raise ServerError(
                 f"{said} dropped the connection ({type(error).__name__}): see its own log", again=True
@@ -166,7 +178,7 @@ class Client:
         status = reply.status
         detail = self._key.hide(_detail(raw))  # again, for JSON may spell the key in escapes
         if 300 <= status < 400:
-            target = self._key.hide(urlsplit(reply.headers.get("Location", "")).netloc or "another page")
+            target = self._key.hide(_host_of(reply.headers.get("Location", "")))
             raise ServerError(
                 f"{said} redirects to {target[:100]}, which is not followed, for a key goes to its own address only: "
                 f"write the final address into {servers_file()}"
@@ -180,7 +192,9 @@ class Client:
             )  # fmt: skip
         if status in (401, 403):  # the server's own words are left out: they tend to hold parts of the key
             need = self.server.credential or 'none is configured: add "credential" to its entry'
-            raise ServerError(f"{said} refuses the key ({status}); key: {need}. Set it anew and restart ComfyUI")
+            raise ServerError(f"{said} refuses the key ({status}); key: {need}. Set it again and restart ComfyUI")
+        if status >= 500 and body is not None and "response_format" in body and re.search("grammar|schema", raw):
+            raise SchemaRefused(f"{said} takes no JSON schema ({status}). {detail}")
         if status >= 500:
             raise ServerError(f"{said} failed ({status}): see its own log. {detail}", again=True)
         if status in (400, 422) and body is not None:
@@ -203,7 +217,7 @@ class Client:
             )
         try:
             data = json.loads(raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ServerError(
                 f"{said} sent broken JSON, beginning with {raw[:80]!r}: queue again, or see its log"
             ) from None
@@ -211,29 +225,31 @@ class Client:
             raise ServerError(f"{said} reports an error: {detail}")
         return data
 
-    def _content(self, data: object) -> str:
+    def _answer(self, data: object) -> Answer:
         try:
-            message = data["choices"][0]["message"]
-            content = message["content"]
-        except (TypeError, KeyError, IndexError):
+            answer = answer_of(data["choices"][0])
+        except (TypeError, KeyError, IndexError, ValueError):
             raise ServerError(
                 f'"{self.server.name}" answered, but not in the form of the chat completions API: correct its address '
                 f"in {servers_file()}"
             ) from None
-        if isinstance(content, list):
-            content = "".join(p.get("text", "") for p in content if isinstance(p, dict))
-        return self._key.hide(content if isinstance(content, str) else "")
+        hide = self._key.hide  # again, for JSON may spell the key in escapes
+        return Answer(hide(answer.text), tuple(map(hide, answer.notes)), hide(answer.why), answer.cut)
 
 
-def _only_thought(text: str) -> bool:
-    return not text.strip() or ("<think>" in text and "</think>" not in text)
+def _host_of(address: str) -> str:
+    try:
+        return urlsplit(address).netloc or "another page"
+    except ValueError:
+        return "an address that is none"
 
 
 def _seconds(header: str | None) -> float | None:
     try:
-        return max(0.0, float(header)) if header else None
+        seconds = float(header) if header else math.nan
     except ValueError:
         return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 def _detail(raw: str) -> str:
@@ -241,6 +257,6 @@ def _detail(raw: str) -> str:
     try:
         error = json.loads(raw).get("error")
         text = error.get("message") if isinstance(error, dict) else error
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         text = "" if raw.lstrip()[:1] == "<" else raw
     return f"It says: {' '.join(str(text).split())[:300]}" if text else ""

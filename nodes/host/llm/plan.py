@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import re
+import json
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
-import comfy.model_management
-
-from ....lmd.planner import request as instruct
+from ....chat.answer import Answer, answer_in
 from ....lmd.planner.dialogue import Messages, NoLayoutError, Outcome, Request, converse
+from ....lmd.planner.request import MAX_TOKENS, STOP, TEMPERATURE, VERSION, as_text, schema
 from .client import Client, Patience, SchemaRefused
 from .host_model import generate
 from .reply_cache import ReplyCache
 from .servers import Server, folder
+from .waiting import raise_if_stopped
 
 CAPTION_TEMPERATURE = 0.7
+THINKING_TOKENS = 4096
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,8 @@ class Decoding:
     """Published defaults: temperature 0.25, 900 tokens."""
 
     seed: int = 0
-    temperature: float = instruct.TEMPERATURE
-    max_tokens: int = instruct.MAX_TOKENS
+    temperature: float = TEMPERATURE
+    max_tokens: int = MAX_TOKENS
 
 
 def with_server(
@@ -34,12 +36,14 @@ def with_server(
     show: Callable[[str], None] = lambda text: None,
     patience: Patience | None = None,
     cache: ReplyCache | None = None,
+    stopped: threading.Event | None = None,
 ) -> Outcome:
-    """A layout from a server, from the cache where it was asked before. To be called outside ComfyUI's own threads.
+    """A layout from a server, from the cache where it was asked before. To be called outside ComfyUI's own threads;
+    `stopped` ends it from there.
 
     Raises ValueError (what the server did, or that no answer could be read) and the host's interrupt.
     """
-    client = Client(server, _watch(server, show), patience)
+    client = Client(server, _watch(server, show, stopped), patience)
     model = client.model()
     cache = cache or ReplyCache(folder() / "replies")
     forms = {"auto": (True, False), "schema": (True,), "text": (False,)}[server.output]
@@ -67,29 +71,30 @@ def _asking(client: Client, model: str, request: Request, decoding: Decoding, ca
         "stream": False,
     }
     if request.as_json:
-        schema = {"name": "layout", "strict": True, "schema": instruct.schema(request.width, request.height)}
-        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        form = {"name": "layout", "strict": True, "schema": schema(request.width, request.height)}
+        body["response_format"] = {"type": "json_schema", "json_schema": form}
     else:
-        body["stop"] = [instruct.STOP]
+        body["stop"] = [STOP]
 
-    def ask(messages: Messages) -> str:
+    def ask(messages: Messages) -> Answer:
         # The messages hold the prompt, the canvas and the instruction; everything that a reply depends on is in the key.
-        key = cache.key(server.name, server.address, instruct.VERSION, decoding.seed, {**body, "messages": messages})
+        key = cache.key(server.name, server.address, VERSION, decoding.seed, {**body, "messages": messages})
         asked.append(key)
-        reply = cache.get(key)
-        if reply is None:
-            reply = client.chat({**body, "messages": messages})
-            cache.put(key, reply)
-        return reply
+        if (kept := cache.get(key)) is not None:
+            return Answer(**json.loads(kept))
+        answer = client.chat({**body, "messages": messages})
+        if answer.text and not answer.cut:
+            cache.put(key, json.dumps(asdict(answer)))
+        return answer
 
     return ask
 
 
-def _watch(server: Server, show: Callable[[str], None]) -> Callable[[float], None]:
+def _watch(server: Server, show: Callable[[str], None], stopped: threading.Event | None) -> Callable[[float], None]:
     shown = [-1]
 
     def watch(seconds: float) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        raise_if_stopped(stopped)
         if int(seconds) != shown[0]:
             shown[0] = int(seconds)
             show(f"waiting for {server.name}: {shown[0]} s")
@@ -98,39 +103,34 @@ def _watch(server: Server, show: Callable[[str], None]) -> Callable[[float], Non
 
 
 def with_clip(clip, request: Request, decoding: Decoding) -> Outcome:
-    """A layout from a text model under the host's memory management. It has no grammar and no stop text, so the
-    answer is cut behind its last line. Raises ValueError naming what to load when `clip` can't write.
+    """A layout from a text model under the host's memory management. Raises ValueError naming what to load when `clip`
+    can't write.
     """
 
-    def ask(messages: Messages) -> str:
-        text = instruct.as_text(messages)
-        return first_answer(generate(clip, text, decoding.seed, decoding.max_tokens, decoding.temperature))
+    def ask(messages: Messages) -> Answer:
+        text = as_text(messages)
+        return answer_in(generate(clip, text, decoding.seed, decoding.max_tokens, decoding.temperature))
 
     return converse(ask, replace(request, as_json=False))
 
 
-def first_answer(text: str) -> str:
-    """Up to the first blank line behind a list of boxes; models without a stop text go on with captions of their own."""
-    text = re.sub(r"<think>.*?(?:</think>|\Z)", "", text, flags=re.S)
-    listing = re.search(r"\]\s*\)?\s*\]", text)
-    end = re.search(r"\n\s*\n", text[listing.end() :]) if listing else None
-    return text[: listing.end() + end.start()] if listing and end else text
+def caption_from_server(
+    server: Server, request: str, seed: int, max_tokens: int, stopped: threading.Event | None = None
+) -> Answer:
+    """A long caption from a server; a model that only thinks in `max_tokens` is asked again with room for more.
 
-
-def caption_from_server(server: Server, request: str, seed: int, max_tokens: int) -> str:
-    """A long caption from a server. To be called outside ComfyUI's own threads; raises ValueError or the host's interrupt."""
-
-    def watch(_seconds: float) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-
-    client = Client(server, watch)
-    return client.chat(
-        {
-            "model": client.model(),
-            "messages": [{"role": "user", "content": request}],
-            "temperature": CAPTION_TEMPERATURE,
-            "max_tokens": max_tokens,
-            "seed": seed % 2**31,
-            "stream": False,
-        }
-    )
+    To be called outside ComfyUI's own threads; raises ValueError or the host's interrupt.
+    """
+    client = Client(server, lambda _seconds: raise_if_stopped(stopped))
+    body = {
+        "model": client.model(),
+        "messages": [{"role": "user", "content": request}],
+        "temperature": CAPTION_TEMPERATURE,
+        "max_tokens": max_tokens,
+        "seed": seed % 2**31,
+        "stream": False,
+    }
+    answer = client.chat(body)
+    if answer.cut and not answer.text:
+        answer = client.chat({**body, "max_tokens": max(max_tokens, THINKING_TOKENS)})
+    return answer

@@ -10,9 +10,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from ....lmd.limits import MAX_KEPT_REPLY
+
 log = logging.getLogger(__name__)
 MOST = 1000
-MAX_REPLY = 200_000
 
 
 class ReplyCache:
@@ -30,7 +31,7 @@ class ReplyCache:
         """The reply, or None when there is none or its file is damaged."""
         path = self.folder / f"{key}.json"
         try:
-            if path.stat().st_size > 4 * MAX_REPLY:
+            if path.stat().st_size > 4 * MAX_KEPT_REPLY:
                 return None
             entry = json.loads(path.read_text(encoding="utf-8"))
             reply = entry["reply"]
@@ -41,7 +42,7 @@ class ReplyCache:
         return reply
 
     def put(self, key: str, reply: str) -> None:
-        if len(reply) > MAX_REPLY:
+        if len(reply) > MAX_KEPT_REPLY:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,1 @@
+"""Answers of chat models, whatever they are asked for: shared by the layout planner and the caption."""
