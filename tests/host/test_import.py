@@ -16,17 +16,17 @@ sys.path.insert(0, {host!r})
 import comfy.options
 comfy.options.enable_args_parsing()
 import nodes, execution, server
-start = time.perf_counter()
+start = time.process_time()
 asyncio.run(nodes.init_builtin_extra_nodes())
-extra = time.perf_counter() - start
+extra = time.process_time() - start
 host = set(sys.modules)
-start = time.perf_counter()
+start = time.process_time()
 spec = importlib.util.spec_from_file_location("the_pack", {root!r} + "/__init__.py", submodule_search_locations=[{root!r}])
 pack = sys.modules["the_pack"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(pack)
 extension = asyncio.run(pack.comfy_entrypoint())
 found = asyncio.run(extension.get_node_list())
-seconds = time.perf_counter() - start
+seconds = time.process_time() - start
 new = sorted(m for m in set(sys.modules) - host if not m.startswith("the_pack"))
 print(json.dumps({{"seconds": seconds, "extra": extra, "new": new, "nodes": len(found)}}))
 """
@@ -47,5 +47,5 @@ def test_importing_the_pack_brings_in_nothing_heavy():
     tops = {m.partition(".")[0] for m in found["new"]} - set(sys.stdlib_module_names) - ALLOWED
     assert not tops, f"importing the pack loads {sorted(tops)}"
     assert not any(m.startswith(("torch.", "torchvision", "scipy", "transformers")) for m in found["new"]), found["new"]
-    # About 0.1 s where the host's own nodes take seconds; a ratio holds on slow and busy machines too.
+    # Processor time: about 0.2 s where the host's own nodes take seconds; a ratio holds on slow machines too.
     assert found["seconds"] < max(0.3, 0.2 * found["extra"]), found
