@@ -39,8 +39,7 @@ class BoxGroundedSampler(io.ComfyNode):
                 io.Float.Input("cfg", default=7.5, min=0.0, max=100.0, step=0.1, round=0.01,
                                tooltip="Classifier-free guidance scale."),
                 io.Combo.Input("sampler_name", options=comfy.samplers.KSampler.SAMPLERS, default="ddim",
-                               tooltip="Any sampler with fixed steps; not lcm, sa_solver, sa_solver_pece and "
-                               "dpm_adaptive. ddim is the published one."),
+                               tooltip="Any sampler with fixed steps, so not dpm_adaptive. ddim is the published one."),
                 io.Combo.Input("scheduler", options=comfy.samplers.KSampler.SCHEDULERS, default="ddim_uniform",
                                tooltip="Noise schedule. ddim_uniform is the published one."),
                 io.Combo.Input("preset", options=list(PRESETS), default="reference",

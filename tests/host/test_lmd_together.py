@@ -13,7 +13,6 @@ from ella_lmd.lmd.sampling.options import LMDOptions, SamplingSettings
 from ella_lmd.nodes.host.guidance import gradients, memory_plan
 from ella_lmd.nodes.host.guidance.lockstep import run_lanes
 from ella_lmd.nodes.host.guidance.parallel_runs import OutOfStep
-from ella_lmd.nodes.host.guidance.step_driver import UNGUIDABLE
 from ella_lmd.nodes.host.lmd import object_stage, run_cache
 from ella_lmd.nodes.host.lmd.object_stage import sample_objects
 from ella_lmd.nodes.host.lmd.overall_stage import compose_and_sample
@@ -32,7 +31,7 @@ SETTINGS = SamplingSettings(seed=7, steps=4, cfg=4.0, sampler="ddim", scheduler=
 # Two iterations a step, and gentle: guidance enlarges the last digits, in which batches of different sizes differ.
 TWICE = LMDOptions(guidance=GuidanceOptions(loss_scale=0.5, loss_threshold=0.0, max_iter=(2,)))
 ALONE, TOGETHER = replace(TWICE, objects_at_once=1), replace(TWICE, objects_at_once=8)
-SAMPLERS = [s for s in comfy.samplers.KSampler.SAMPLERS if s not in {*UNGUIDABLE.values(), "dpm_adaptive"}]
+SAMPLERS = [s for s in comfy.samplers.KSampler.SAMPLERS if s != "dpm_adaptive"]
 
 
 @pytest.fixture(autouse=True)

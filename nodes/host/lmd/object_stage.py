@@ -34,7 +34,6 @@ from ..guidance.guide import EnergyTrace, Guide, Target, reserve_memory
 from ..guidance.memory_plan import images_that_fit, is_out_of_memory
 from ..guidance.parallel_runs import OutOfStep, add_lanes
 from ..guidance.sampler_run import SamplerRun
-from ..guidance.step_driver import refuse
 from ..guidance.step_hooks import RunHook
 from ..guidance.token_positions import encode, guided_objects, tokenizer
 from .independence import hooks_per_image, not_per_image
@@ -83,10 +82,8 @@ def sigmas_of(model: Any, settings: SamplingSettings) -> Tensor:
 
 
 def sampler_of(settings: SamplingSettings) -> Any:
-    """The host's SAMPLER; UnsupportedSampler for one that cannot be guided."""
-    sampler = comfy.samplers.sampler_object(settings.sampler)
-    refuse(getattr(sampler.sampler_function, "__name__", ""))
-    return sampler
+    """The host's SAMPLER."""
+    return comfy.samplers.sampler_object(settings.sampler)
 
 
 def sample_latent(
