@@ -34,11 +34,13 @@ class SevenBench(Benchmark):
         found = []
         for number, row in enumerate(rows, 2):
             try:
-                objects = [(row[f"obj{i}"], _box(row[f"bbox{i}"])) for i in range(1, 5) if row.get(f"obj{i}")]
+                named = [(row[f"obj{i}"], _box(row[f"bbox{i}"])) for i in range(1, 5) if row.get(f"obj{i}")]
+                objects = [(name, box) for name, box in named if box]
                 layout = _layout(row["prompt"], objects)
             except ValueError as error:
                 raise ValueError(f"{path}, row {number}: {error}") from None
-            found.append(Item(row["id"], row["category"], row["prompt"], layout))
+            empty = {"empty": len(named) - len(objects)}
+            found.append(Item(row["id"], row["category"], row["prompt"], layout, empty))
         return found
 
     def questions(self, item: Item, answers: Answers) -> list[Question]:
@@ -48,7 +50,7 @@ class SevenBench(Benchmark):
         layout = Layout.from_json(item.layout or {})
         queries, (question,) = _queries(item), self.questions(item, answers)
         sure = [d for d in answers[question] if d["score"] >= SCORE]
-        overlaps = []
+        overlaps = [0.0] * item.data.get("empty", 0)
         for thing in layout.objects:
             label = queries.index(_query(thing.phrase))
             boxes = [
@@ -63,11 +65,13 @@ class SevenBench(Benchmark):
         return Verdict(score, (("mean IoU", sum(overlaps) / len(overlaps)),), seen)
 
 
-def _box(text: str) -> Box:
+def _box(text: str) -> Box | None:
+    """The box, or None for an empty one (sample 030 has one): it can't be drawn, and its object counts as missed."""
     numbers = re.findall(r"-?\d+(?:\.\d+)?", text or "")
     if len(numbers) != 4:
         raise ValueError(f"a box needs four numbers x_min, y_min, x_max, y_max, got {text!r}")
-    return Box.from_corners(*(float(n) / CANVAS for n in numbers))
+    x0, y0, x1, y1 = (float(n) / CANVAS for n in numbers)
+    return Box.from_corners(x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
 
 def _layout(prompt: str, objects: list[tuple[str, Box]]) -> dict:

@@ -5,6 +5,7 @@ import json
 import math
 
 import pytest
+from ella_lmd.evaluation import layouts, lmd_benchmark
 from ella_lmd.evaluation.benchmarks import BENCHMARKS, benchmark, geneval, lmd
 from ella_lmd.evaluation.benchmarks.base import ASK, COLOUR, DETECT, PROBABILITY, Item, Question
 from ella_lmd.lmd.layout import Box, Layout
@@ -60,6 +61,20 @@ def test_lmd_counts_detections_above_the_threshold_without_doubles():
     noise = [seen(0, [0.11, 0.1, 0.31, 0.3], 0.5), seen(0, [0.4, 0.1, 0.5, 0.2], 0.14)]
     assert BENCHMARKS["lmd"].verdict(item, {question: two + noise}, "x").score == 1
     assert BENCHMARKS["lmd"].verdict(item, {question: two[:1] + noise}, "x").score == 0
+
+
+def test_published_replies_become_the_published_layouts(shared):
+    """396 of GPT-3.5's 400 are right, as published; a repeated prompt takes its next reply."""
+    source = layouts.layout_source(f"replies:{shared / 'data/lmd_replies_gpt-3.5-turbo.json'}")
+    right, last = 0, {}
+    for item in BENCHMARKS["lmd"].items(None):
+        layout = source(item, 512, 512)
+        assert Layout.from_json(json.loads(json.dumps(layouts.exact_json(layout)))) == layout
+        right += lmd_benchmark.predicate(item.prompt, layout)
+        last[item.prompt] = item
+    assert right == 396
+    with pytest.raises(ValueError, match="has 10 replies to this prompt, this is the 11th"):
+        source(next(iter(last.values())), 512, 512)
 
 
 # ------------------------------------------------------------------------------------------------------- DPG
@@ -250,6 +265,12 @@ def test_sevenbench_gives_its_layout_and_scores_overlap(tmp_path):
     exact, half = seen(0, [0.5, 0.5, 1, 1]), seen(1, [0, 0, 0.25, 0.5])
     assert score() == 0 and score(exact) == pytest.approx(0.5)
     assert score(exact, half, seen(1, [0.8, 0.8, 0.9, 0.9])) == pytest.approx((9 / 9 + 5 / 9) / 2)
+    (tmp_path / "7bench.csv").write_text(SEVEN.replace("256,256,512,512", "256,256,256,256"))
+    (dot,) = BENCHMARKS["7bench"].items(tmp_path)
+    assert [o["phrase"] for o in dot.layout["objects"]] == ["a clock"]
+    (question,) = BENCHMARKS["7bench"].questions(dot, {})
+    clock = {question: [seen(0, [0, 0, 0.5, 0.5])]}
+    assert BENCHMARKS["7bench"].verdict(dot, clock, "x").score == 0.5, "an empty box counts as missed"
     with pytest.raises(ValueError, match="row 2: a box needs four numbers"):
         (tmp_path / "7bench.csv").write_text(SEVEN.replace("256,256,512,512", "256,256,512"))
         BENCHMARKS["7bench"].items(tmp_path)
