@@ -39,6 +39,23 @@ UNET = {
 }
 """Arguments of the host's UNetModel, the class of SD1.5."""
 
+TRANSFORMER = {
+    "patch_size": 2,
+    "in_channels": 4,
+    "dim": 192,
+    "n_layers": 6,
+    "n_refiner_layers": 1,
+    "n_heads": 6,
+    "n_kv_heads": 6,
+    "multiple_of": 32,
+    "ffn_dim_multiplier": 1.0,
+    "qk_norm": True,
+    "cap_feat_dim": CONTEXT,
+    "axes_dims": [8, 12, 12],
+    "axes_lens": [128, 64, 64],
+}
+"""Arguments of the host's NextDiT, the class of Lumina 2 and Z-Image; its image rows are an 8x8 grid at 128 pixels."""
+
 TEXT = {
     "hidden_size": CONTEXT,
     "num_hidden_layers": 2,

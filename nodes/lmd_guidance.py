@@ -24,7 +24,7 @@ class LayoutGuidance(io.ComfyNode):
             "descent on cross-attention. Put it between the model and a stock KSampler or SamplerCustom.",
             search_aliases=["attention guidance", "backward guidance", "box control", "BoxDiff", "LMD", "regional prompt"],
             inputs=[
-                io.Model.Input("model", tooltip="A U-Net with cross-attention: SD1.x, SD2.x or SDXL."),
+                io.Model.Input("model", tooltip="SD1.x, SD2.x, SDXL, or a transformer such as Qwen-Image, Z-Image or Flux."),
                 io.Clip.Input("clip", tooltip="The text encoder that encodes the positive prompt."),
                 LayoutType.Input("layout", tooltip="Phrases and boxes, from LLM Layout Planner."),
                 io.String.Input("prompt", default="", multiline=True,

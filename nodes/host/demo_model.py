@@ -20,6 +20,7 @@ import comfy.sd
 import comfy.utils
 import folder_paths
 import torch
+from comfy.ldm.lumina.model import NextDiT
 from comfy.ldm.models.autoencoder import AutoencoderKL
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
@@ -121,6 +122,18 @@ def empty_vae() -> AutoencoderKL:
 def empty_unet() -> UNetModel:
     """The denoiser without meaningful weights, in float32."""
     return UNetModel(**model.UNET, dtype=torch.float32, device="cpu", operations=comfy.ops.disable_weight_init)
+
+
+def empty_transformer() -> NextDiT:
+    """The transformer without meaningful weights, in float32."""
+    return NextDiT(**model.TRANSFORMER, dtype=torch.float32, device="cpu", operations=comfy.ops.disable_weight_init)
+
+
+def text_state() -> dict[str, torch.Tensor]:
+    """The shipped text encoder's weights as they lie in the file, with its `VOCABULARY` of token ids."""
+    state = comfy.utils.load_torch_file(str(model.WEIGHTS))
+    text = comfy.utils.state_dict_prefix_replace(dict(state), {TEXT: ""}, filter_keys=True)
+    return {**text, VOCABULARY: state[VOCABULARY]}
 
 
 def empty_text(vocabulary: int) -> comfy.clip_model.CLIPTextModel:

@@ -41,7 +41,7 @@ def export(home: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=("denoiser", "vae", "export"))
+    parser.add_argument("stage", choices=("denoiser", "vae", "transformer", "export"))
     parser.add_argument("--steps", type=int, help="train up to this many steps in all")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -57,6 +57,10 @@ def main() -> None:
         return export(options.home)
     from ella_lmd.tools.demo_model import train_denoiser, train_vae
 
+    if options.stage == "transformer":
+        from ella_lmd.tools.demo_model import train_transformer
+
+        return train_transformer.train(options.home, options.steps or train_transformer.STEPS, options.seed)
     if options.stage == "vae":
         return train_vae.train(options.home, options.steps or train_vae.STEPS, options.seed)
     steps = options.steps or train_denoiser.STEPS

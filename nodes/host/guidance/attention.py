@@ -106,8 +106,8 @@ def _cross_attention_levels(unet: torch.nn.Module) -> dict[tuple[str, int], int]
     """{(part, block number): downsampling level} of every block with text cross-attention, in running order."""
     if not all(hasattr(unet, name) for name in ("input_blocks", "middle_block", "output_blocks")):
         raise UnsupportedModel(
-            f"layout guidance needs a U-Net with cross-attention (SD1.x, SD2.x, SDXL), got {type(unet).__name__}: "
-            "load one of these checkpoints"
+            f"this needs a U-Net with cross-attention (SD1.x, SD2.x, SDXL), got {type(unet).__name__}: load one of these "
+            "checkpoints. On transformers use Layout Guidance with a stock sampler"
         )
     found: dict[tuple[str, int], int] = {}
     level = 0

@@ -20,6 +20,7 @@ from ....lmd.sampling.energy import AttentionMap, Energies
 from .attention import GUIDED_PASS, Capture, Layer, LayersDone, add_patches, differentiable
 from .grad_weights import grad_ready, normal
 from .memory_plan import ADVICE, Economy, GuidanceOutOfMemory, is_out_of_memory, recomputed
+from .transformers import OVERRIDE, Blocks, TextCapture, differentiable_pass
 
 log = logging.getLogger(__name__)
 HALF_LOSS_SCALE = 1024.0  # keeps small gradients above half precision's smallest numbers
@@ -140,8 +141,9 @@ def _one_pass(guider, images, model_options, layers, economy: Economy) -> list[F
                 roots = model.diffusion_model, *_extra_modules(cond)
                 # Hooks put other weights in between the passes, which must not be held.
                 aliases = None if model.current_patcher.hook_patches else economy.aliases
-                ready = grad_ready(*roots, layers=layers, aliases=aliases)
-                with ready, _leanly(economy.checkpoint, model, layers):
+                unet_layers = () if isinstance(layers, Blocks) else layers
+                ready = grad_ready(*roots, layers=unet_layers, aliases=aliases)
+                with ready, _leanly(economy.checkpoint, model, layers), _as_transformer(layers):
                     with contextlib.suppress(LayersDone):
                         comfy.samplers.calc_cond_batch(model, [[normal(cond)]], leaf, sigma.clone(), options)
                     if not capture.maps:
@@ -168,7 +170,13 @@ def _one_pass(guider, images, model_options, layers, economy: Economy) -> list[F
     raise AssertionError("unreachable")
 
 
-def _leanly(checkpoint: bool, model: Any, layers: Sequence[Layer]) -> contextlib.AbstractContextManager:
+def _as_transformer(layers: Sequence[Layer] | Blocks) -> contextlib.AbstractContextManager:
+    return differentiable_pass() if isinstance(layers, Blocks) else contextlib.nullcontext()
+
+
+def _leanly(checkpoint: bool, model: Any, layers: Sequence[Layer] | Blocks) -> contextlib.AbstractContextManager:
+    # Transformer blocks add to their inputs in place, which a second run of a block would see.
+    checkpoint = checkpoint and not isinstance(layers, Blocks)
     return recomputed(model.diffusion_model, layers) if checkpoint else contextlib.nullcontext()
 
 
@@ -239,6 +247,10 @@ def _guided_options(
             **to["wrappers"],
             comfy.patcher_extension.WrappersMP.APPLY_MODEL: {k: v for k, v in compiled.items() if k != "torch.compile"},
         }
+    if isinstance(layers, Blocks):
+        capture = TextCapture(layers, columns)
+        to[OVERRIDE] = capture.override
+        return options, capture
     patches = {k: list(v) if isinstance(v, list) else v for k, v in to.get("patches", {}).items()}
     if not keep_patches:
         patches.pop("output_block_patch", None)

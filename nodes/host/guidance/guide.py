@@ -21,7 +21,9 @@ from .gradients import EnergyGradient
 from .own_encoding import own_entries
 from .sampler_run import SamplerRun, Step
 from .step_hooks import RunHook, add_step_hook
-from .token_positions import encode, guided_objects, offset_in, shifted, tokenizer
+from .text_rows import transformer_objects
+from .token_positions import encode, offset_in, shifted
+from .transformers import Blocks, is_transformer, resolve_blocks, transformer_options
 
 log = logging.getLogger(__name__)
 KEY = "lmd_layout_guidance"
@@ -103,9 +105,12 @@ class Guide:
         references: ReferencesAt | None = None,
     ):
         self.run, self.target, self.trace = run, target, trace
+        network = run.guider.inner_model.diffusion_model
+        self.layers = None if is_transformer(network) else resolve_layers(target.layers, network)
+        options = transformer_options(options) if self.layers is None else options
         self.guidance = Guidance(options, run.visited() if options.catch_up else ())
         self.references = references
-        self.layers = resolve_layers(target.layers, run.guider.inner_model.diffusion_model)
+        self._blocks: dict[tuple, Blocks] = {}
         sampling = run.guider.inner_model.model_sampling
         self.sigmas = tuple(sampling.percent_to_sigma(p) for p in (target.start_percent, target.end_percent))
         self._entries: list[Entry] = []
@@ -176,7 +181,18 @@ class Guide:
         def energy(maps: list[AttentionMap], rows: slice) -> Energies:
             return energies(maps, local, self.guidance.options.energy, _rows(references, rows))
 
-        return self.run.gradient(cond, view, sigma, self.layers, columns, energy)
+        layers = self.layers or self._blocks_for(cond, view, sigma)
+        return self.run.gradient(cond, view, sigma, layers, columns, energy)
+
+    def _blocks_for(self, cond: dict, latent: Tensor, sigma: Tensor) -> Blocks:
+        """The guided blocks of a transformer for a conditioning entry, looked for once per shape of latent and text."""
+        shape = latent.shape[1:], cond["model_conds"]["c_crossattn"].cond.shape[1]
+        if shape not in self._blocks:
+            calls = self.run.text_calls(cond, latent, sigma)
+            blocks = resolve_blocks(self.target.layers, len(calls.numbers))
+            self._blocks[shape] = Blocks(calls, blocks)
+            log.info("%s: guiding blocks %s of %d", self.trace.title, blocks, len(calls.numbers))
+        return self._blocks[shape]
 
     def _conditionings(self, batch: int) -> list[Entry]:
         """The entries to guide with: the positive ones that hold the prompt; if none does, its own encoding in them."""
@@ -241,7 +257,7 @@ def guidance_target(
     overall = overall_prompt(layout)
     text = prompt.strip() or overall.prompt
     positive = encode(clip, text)
-    objects = guided_objects(overall.groups, text, tokenizer(clip))
+    objects = transformer_objects(overall.groups, text, clip, positive[0][0])
     canvas = (layout.width, layout.height)
     return Target(objects, positive, canvas, layers, start_percent, end_percent), positive
 
@@ -271,7 +287,8 @@ def patch_guidance(model: Any, target: Target, options: GuidanceOptions, trace: 
     """A clone of MODEL that guides every sampler run; `model` itself when there is nothing to guide."""
     if not guides_anything(options, target):
         return model
-    resolve_layers(target.layers, model.model.diffusion_model)  # fail here, not in the middle of sampling
+    if not is_transformer(model.model.diffusion_model):
+        resolve_layers(target.layers, model.model.diffusion_model)  # fail here, not in the middle of sampling
     guided = model.clone()
 
     def make_hook(run: SamplerRun) -> RunHook:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import comfy.model_patcher
+import comfy.samplers
 import torch
 from torch import Tensor
 
@@ -14,8 +16,9 @@ from ....lmd.sampling.energy import AttentionMap, Energies
 from ....lmd.sampling.guidance import reference_index, step_scale
 from ....lmd.sampling.schedule import timestep_at
 from .attention import Layer
-from .gradients import EnergyGradient, GradientJob, energy_gradients
+from .gradients import EnergyGradient, GradientJob, energy_gradients, rows_of
 from .memory_plan import Economy
+from .transformers import TextCalls, find_text_calls
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,21 @@ class SamplerRun:
         """Energies and gradient for an entry of `positive`; see gradients.GradientJob and energy_gradients."""
         job = GradientJob(cond, x, sigma, columns, energy)
         return energy_gradients(self.guider, [job], self.model_options, layers, self.economy)[0]
+
+    def text_calls(self, cond: dict, x: Tensor, sigma: Tensor) -> TextCalls:
+        """How this transformer's attention reads the conditioning entry; see transformers.find_text_calls."""
+        model = self.guider.inner_model
+        cond = rows_of(cond, [0])
+
+        def forward(latent: Tensor, tokens: Tensor, transformer_options: dict) -> None:
+            options = comfy.model_patcher.create_model_options_clone(self.model_options)
+            options["transformer_options"] = {**options.get("transformer_options", {}), **transformer_options}
+            conds = {**cond["model_conds"], "c_crossattn": cond["model_conds"]["c_crossattn"]._copy_with(tokens)}
+            entry = {**cond, "model_conds": conds}
+            comfy.samplers.calc_cond_batch(model, [[entry]], latent, sigma[:1].clone(), options)
+
+        tokens = cond["model_conds"]["c_crossattn"].cond[:1]
+        return find_text_calls(forward, x[:1], tokens, type(model.diffusion_model).__name__)
 
     @property
     def steps(self) -> int:

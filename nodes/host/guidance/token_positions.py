@@ -38,19 +38,19 @@ def tokenizer(clip: Any) -> tokens.Tokenize:
             used = [
                 (t, word) for t, _, word in chunk if not (isinstance(t, Tensor) and width not in (None, t.shape[-1]))
             ]
-            found += [(start + i, _content(t)) for i, (t, word) in enumerate(used) if word]
+            found += [(start + i, token_content(t)) for i, (t, word) in enumerate(used) if word]
             start += len(chunk)
         return tuple(found)
 
     return tokenize
 
 
-def _content(token: Any) -> Hashable:
+def token_content(token: Any) -> Hashable:
     """What makes a token equal to another one: its number, or the numbers of its vector."""
     if isinstance(token, Tensor):
         return tuple(token.shape), hashlib.sha256(token.detach().cpu().float().numpy().tobytes()).hexdigest()
     if isinstance(token, dict):
-        return tuple((k, _content(v)) for k, v in sorted(token.items()))
+        return tuple((k, token_content(v)) for k, v in sorted(token.items()))
     return token if isinstance(token, Hashable) else repr(token)
 
 

@@ -1,0 +1,348 @@
+"""Attention of the host's diffusion transformers: which calls read the text, which rows are which, and their gradients.
+
+Nothing here knows a family. Every attention call that hands its options to the host's attention functions can be seen
+through the override in the transformer options. Three short passes tell what the rows are: with another latent the
+image's rows change, with another conditioning the text's. Source: docs/lmd.md, 11.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import comfy_kitchen
+import comfy_kitchen.backends.eager.rope
+import torch
+from torch import Tensor
+
+from ....lmd.sampling.energy import AttentionMap
+from ....lmd.sampling.guidance import GuidanceOptions
+from .attention import LayersDone, UnsupportedModel, differentiable
+
+OVERRIDE = "optimized_attention_override"
+PROJECTIONS = 8
+CHANGED = 1e-3  # of the largest change of a call's rows: smaller ones are rounding
+CLEAR = 1.5  # a row must change so many times as much as the next one to be taken for the changed word's
+SOFTMAX = ("text", "joint")
+
+Forward = Callable[[Tensor, Tensor, dict], Any]  # (latent, conditioning, transformer options) -> anything
+
+
+@dataclass(frozen=True)
+class TextCalls:
+    """What a forward pass of a transformer looks like from its attention calls.
+
+    `numbers`: the calls, in running order, whose image rows read the text: one per block. `text`: the rows of k that
+    hold the conditioning's tokens, in their order; `image`: the rows of q that hold the `height` x `width` patches.
+    `lengths`: rows of q and k in these calls. `joint`: text and image are one sequence (else: cross-attention).
+    """
+
+    numbers: tuple[int, ...]
+    text: tuple[int, ...]
+    image: tuple[int, ...]
+    height: int
+    width: int
+    lengths: tuple[int, int]
+    joint: bool
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One call's rows as a few numbers each: `q` and `k` [rows, PROJECTIONS]."""
+
+    q: Tensor
+    k: Tensor
+
+
+def is_transformer(model: torch.nn.Module) -> bool:
+    """Whether a diffusion model is something else than the host's U-Net class."""
+    return not all(hasattr(model, name) for name in ("input_blocks", "middle_block", "output_blocks"))
+
+
+def by_heads(x: Tensor, heads: int, reshaped: bool) -> Tensor:
+    """q, k or v of an attention call as [B, H, rows, D]; `reshaped` (the host's `skip_reshape`): it is so already."""
+    return x if reshaped else x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def find_text_calls(forward: Forward, latent: Tensor, conditioning: Tensor, name: str) -> TextCalls:
+    """Look at one latent [1, C, ..., h, w] and one conditioning [1, L, D] through three passes without gradients.
+
+    Raises UnsupportedModel, naming the model and what does not fit, when the rows cannot be told apart or their
+    numbers do not add up: a wrong row would guide another word.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def other(x: Tensor) -> Tensor:
+        noise = torch.randn(x.shape, generator=generator, dtype=torch.float32).to(x)
+        return x + noise * x.float().std().clamp_min(1e-2).to(x)
+
+    plain = _watch(forward, latent, conditioning)
+    by_latent = _watch(forward, other(latent), conditioning)
+    by_text = _watch(forward, latent, other(conditioning))
+    if not len(plain) == len(by_latent) == len(by_text):
+        raise UnsupportedModel(f"{name} does not make the same attention calls in every pass, so it cannot be guided")
+    if not plain:
+        raise UnsupportedModel(
+            f"the attention of {name} cannot be reached: it does not hand the transformer options on, so layout "
+            "guidance has nothing to read. Use the layout with area conditioning (LMD Layout To Conditioning) instead"
+        )
+    for number, (a, b, c) in enumerate(zip(plain, by_latent, by_text)):  # noqa: B007 (used behind the loop)
+        image = _changed(a.q, b.q)
+        text = _changed(a.k, c.k) & ~_changed(a.k, b.k)
+        if image.any() and text.any():
+            break
+    else:
+        raise UnsupportedModel(
+            f"no attention call of {name} lets image rows read text rows, so there is nothing to guide"
+        )
+    joint = bool(_changed(a.k, b.k).any())
+    lengths = len(a.q), len(a.k)
+    words = _indices(text)
+    if len(words) != conditioning.shape[1]:  # padding that a text refiner mixes with the words, for example
+        words = _by_single_rows(forward, latent, conditioning, number, a, name)
+    grid = _grid(int(image.sum()), latent.shape[-2:])
+    if grid is None:
+        raise UnsupportedModel(
+            f"{int(image.sum())} rows of {name}'s attention follow the latent, which is no grid of its "
+            f"{latent.shape[-2]} x {latent.shape[-1]} cells: layout guidance can't tell where they lie"
+        )
+    same = [i for i, s in enumerate(plain) if i >= number and (len(s.q), len(s.k)) == lengths]
+    if not joint:  # the text of every block is untouched by the latent, so each call can be asked for itself
+        same = [i for i in same if _follows_text(plain[i], by_latent[i], by_text[i])]
+    return TextCalls(tuple(same), words, _indices(image), *grid, lengths, joint)
+
+
+def _by_single_rows(
+    forward: Forward, latent: Tensor, conditioning: Tensor, number: int, plain: _Seen, name: str
+) -> tuple[int, ...]:
+    """The rows of k that hold the conditioning's tokens, found by changing its first and its last row alone."""
+    places = []
+    for row in (0, conditioning.shape[1] - 1):
+        changed = conditioning.clone()
+        changed[:, row] += changed[:, row].flip(-1) + changed.float().std().to(changed)
+        found = _difference(plain.k, _watch(forward, latent, changed)[number].k)
+        first, second = found.topk(2).values.tolist()
+        places.append(int(found.argmax()) if first > CLEAR * second else None)
+    first, last = places
+    if first is None or last is None or last - first != conditioning.shape[1] - 1:
+        raise UnsupportedModel(
+            f"which rows of {name}'s attention hold the {conditioning.shape[1]} rows of the conditioning is not certain, "
+            "so layout guidance does not guess"
+        )
+    return tuple(range(first, last + 1))
+
+
+def _watch(forward: Forward, latent: Tensor, conditioning: Tensor) -> list[_Seen]:
+    seen: list[_Seen] = []
+
+    def override(function: Callable, q: Tensor, k: Tensor, v: Tensor, heads: int, *args: Any, **kwargs: Any) -> Tensor:
+        reshaped = bool(kwargs.get("skip_reshape"))
+        seen.append(_Seen(*(_numbers(by_heads(x, heads, reshaped)) for x in (q, k))))
+        return function(q, k, v, heads, *args, **kwargs)
+
+    with torch.no_grad():
+        forward(latent, conditioning, {OVERRIDE: override})
+    return seen
+
+
+def _numbers(x: Tensor) -> Tensor:
+    """[1, H, rows, D] -> a few numbers per row [rows, PROJECTIONS], on the CPU; equal rows give equal numbers."""
+    first = x[0].float().transpose(0, 1).flatten(1)
+    places = torch.arange(first.shape[1], device=x.device, dtype=torch.float32)
+    waves = torch.stack([torch.sin(places * (0.7 + 0.37 * i)) for i in range(PROJECTIONS)], 1)
+    return (first @ waves).cpu()
+
+
+def _difference(a: Tensor, b: Tensor) -> Tensor:
+    """How much each row differs [rows]; infinite where the rows are not as many."""
+    return torch.full((len(a),), math.inf) if a.shape != b.shape else (a - b).norm(dim=1)
+
+
+def _changed(a: Tensor, b: Tensor) -> Tensor:
+    """Which rows differ [rows], beyond rounding."""
+    difference = _difference(a, b)
+    return difference > max(CHANGED * float(difference.max()), 1e-6 * float(a.norm(dim=1).max()))
+
+
+def _follows_text(plain: _Seen, by_latent: _Seen, by_text: _Seen) -> bool:
+    return bool(_changed(plain.k, by_text.k).any() and not _changed(plain.k, by_latent.k).any())
+
+
+def _indices(mask: Tensor) -> tuple[int, ...]:
+    return tuple(mask.nonzero()[:, 0].tolist())
+
+
+def _grid(rows: int, cells: Sequence[int]) -> tuple[int, int] | None:
+    """Height and width in patches of so many image rows, for the patch size with which they cover the latent's cells."""
+    height, width = cells
+    for patch in (1, 2, 4, 8, 16, 32):
+        grid = math.ceil(height / patch), math.ceil(width / patch)
+        if grid[0] * grid[1] == rows:
+            return grid
+    return None
+
+
+def resolve_blocks(text: str, count: int) -> tuple[int, ...]:
+    """ "auto", or "3, 4, 5" -> indices of the blocks to guide, rising. Raises ValueError naming what the model has.
+
+    "auto" is the later half, at most `AUTO_BLOCKS` of it in even steps (docs/lmd.md, 11).
+    """
+    if text.strip().lower() in ("", "auto"):
+        half = range(count // 2, count)
+        step = max(1, math.ceil(len(half) / AUTO_BLOCKS))
+        return tuple(half[::step])
+    blocks = []
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        if not part.isdecimal() or int(part) >= count:
+            raise ValueError(
+                f'guided layer {part!r} does not exist in this transformer: write "auto" or numbers from 0 to {count - 1}'
+            )
+        blocks.append(int(part))
+    return tuple(sorted(set(blocks)))
+
+
+AUTO_BLOCKS = 8
+STRENGTH = 3.0  # times the published strength, which bends too little here (docs/lmd.md, 11)
+
+
+def transformer_options(options: GuidanceOptions) -> GuidanceOptions:
+    """A U-Net's guidance options as a transformer needs them: stronger, and never stopped by the energy's height.
+
+    The energy falls little although the picture obeys, so a threshold chosen on a U-Net says nothing here.
+    """
+    return replace(options, loss_scale=options.loss_scale * STRENGTH, loss_threshold=0.0)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The guided blocks of a transformer, as indices into the calls that read its text: what layers are to a U-Net."""
+
+    calls: TextCalls
+    indices: tuple[int, ...]
+    softmax: str = "text"
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+class TextCapture:
+    """Collects the chosen token columns of some blocks in one forward pass with gradients, then ends it.
+
+    `columns` index the conditioning's rows. `softmax`: "text" over the text rows alone, which compares with a U-Net's
+    cross-attention, or "joint" over all keys. Maps are scaled to eight heads, those of the model that the published
+    strength belongs to.
+    """
+
+    HEADS = 8
+
+    def __init__(self, blocks: Blocks, columns: Sequence[int]):
+        if blocks.softmax not in SOFTMAX:
+            raise ValueError(f"softmax must be one of {', '.join(SOFTMAX)}, got {blocks.softmax!r}")
+        self.calls, self.columns, self.softmax = blocks.calls, list(columns), blocks.softmax
+        self.numbers = {blocks.calls.numbers[b]: b for b in blocks}
+        self.maps: dict[int, AttentionMap] = {}
+        self.number = -1
+
+    def override(self, function: Callable, q: Tensor, k: Tensor, v: Tensor, heads: int, *args, **kwargs) -> Tensor:
+        self.number += 1
+        if self.number in self.numbers:
+            mask = args[0] if args else kwargs.get("mask")
+            self._read(q, k, heads, mask, kwargs)
+            if len(self.maps) == len(self.numbers):
+                raise LayersDone
+        return differentiable(function, q, k, v, heads, *args, **kwargs)
+
+    def _read(self, q: Tensor, k: Tensor, heads: int, mask: Tensor | None, kwargs: dict) -> None:
+        reshaped = bool(kwargs.get("skip_reshape"))
+        q, k = by_heads(q, heads, reshaped), by_heads(k, heads, reshaped)
+        if (q.shape[2], k.shape[2]) != self.calls.lengths:
+            raise UnsupportedModel(
+                f"an attention call has {q.shape[2]} and {k.shape[2]} rows where it had {self.calls.lengths[0]} and "
+                f"{self.calls.lengths[1]}: another node changes the sequence while sampling. Take it out of the graph"
+            )
+        q = q[:, :, list(self.calls.image)].float()
+        rows = list(self.calls.text)
+        keys = (k if self.softmax == "joint" else k[:, :, rows]).float()
+        if keys.shape[1] != q.shape[1]:
+            keys = keys.repeat_interleave(q.shape[1] // keys.shape[1], 1)
+        scores = q @ keys.transpose(-1, -2) * kwargs.get("scale", q.shape[-1] ** -0.5)
+        if mask is not None:
+            scores = scores + self._mask(mask, scores)
+        wanted = [rows[c] for c in self.columns] if self.softmax == "joint" else self.columns
+        probs = scores.softmax(-1)[..., wanted] * (self.HEADS / q.shape[1])
+        self.maps[self.numbers[self.number]] = AttentionMap(probs, self.calls.height, self.calls.width)
+
+    def _mask(self, mask: Tensor, scores: Tensor) -> Tensor:
+        """An attention mask of the call as something to add to the scores of image rows and the chosen keys."""
+        if mask.dtype == torch.bool:
+            mask = torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, -math.inf)
+        while mask.ndim < 4:
+            mask = mask.unsqueeze(1) if mask.ndim == 3 else mask.unsqueeze(0)
+        if mask.shape[-2] > 1:
+            mask = mask[..., list(self.calls.image), :]
+        return mask if self.softmax == "joint" else mask[..., list(self.calls.text)]
+
+
+@functools.cache
+def give_rope_a_gradient() -> None:
+    """Register an autograd formula for the rotary position kernels of comfy_kitchen, which have none. Once, for good.
+
+    It changes no forward pass: the kernels compute what they did, and the backward pass takes the library's own plain
+    version of the same function.
+    """
+    plain = comfy_kitchen.backends.eager.rope
+    for name in _rope_kernels():
+        setup, backward = _formula(getattr(plain, name))
+        torch.library.register_autograd(f"comfy_kitchen::{name}", backward, setup_context=setup)
+
+
+def _rope_kernels() -> list[str]:
+    plain = comfy_kitchen.backends.eager.rope
+    named = [n for n in vars(plain) if "rope" in n and not n.startswith("_") and not n.endswith("_")]
+    return [n for n in named if hasattr(torch.ops.comfy_kitchen, n)]
+
+
+def _formula(plain: Callable) -> tuple[Callable, Callable]:
+    def setup(ctx: Any, inputs: tuple, output: Any) -> None:
+        ctx.tensors = [i for i, value in enumerate(inputs) if isinstance(value, Tensor)]
+        ctx.inputs = tuple(None if isinstance(value, Tensor) else value for value in inputs)
+        ctx.save_for_backward(*(inputs[i] for i in ctx.tensors))
+
+    def backward(ctx: Any, *outer: Tensor | None) -> tuple:
+        inputs = list(ctx.inputs)
+        with torch.enable_grad():
+            leaves = [
+                t.detach().requires_grad_(ctx.needs_input_grad[i]) for i, t in zip(ctx.tensors, ctx.saved_tensors)
+            ]
+            for i, leaf in zip(ctx.tensors, leaves):
+                inputs[i] = leaf
+            results = plain(*inputs)
+            results = results if isinstance(results, tuple) else (results,)
+            taken = [(r, g) for r, g in zip(results, outer) if g is not None and r.requires_grad]
+            wanted = [leaf for leaf in leaves if leaf.requires_grad]
+            outputs, vectors = [r for r, _ in taken], [g for _, g in taken]
+            gradients = iter(torch.autograd.grad(outputs, wanted, vectors, allow_unused=True) if taken else ())
+        found: list[Tensor | None] = [None] * len(inputs)
+        for i, leaf in zip(ctx.tensors, leaves):
+            found[i] = next(gradients, None) if leaf.requires_grad else None
+        return tuple(found)
+
+    return setup, backward
+
+
+@contextlib.contextmanager
+def differentiable_pass() -> Iterator[None]:
+    """What a forward pass of a transformer needs to be differentiable; for this thread alone, and undone at the end.
+
+    Transformer blocks add to their inputs in place; tensors that the backward pass needs are then kept as they were.
+    """
+    give_rope_a_gradient()
+    with torch.autograd.graph.allow_mutation_on_saved_tensors():
+        yield
