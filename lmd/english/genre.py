@@ -29,5 +29,5 @@ def genre_of(pieces: list[Piece], words: int) -> Genre:
     verbs = sum(p.kind in ("verb", "cop", "have") for p in pieces)
     tags = commas >= 3 and words <= 6 * (commas + 1) and verbs <= commas / 2
     people = any(p.noun is not None and p.noun.kind == "person" for p in pieces[:8])
-    paragraph = stops >= 1 and words >= 20 and verbs >= 2
+    paragraph = stops >= 1 and words >= 20 and verbs >= 1
     return Genre(tags, tags and people, styles >= _STYLES, paragraph, paragraph or (words > LONG and not tags))

@@ -17,8 +17,22 @@ from .vocabulary import kind, speech
 MOST_PER_KIND = 40
 CROWD = 60  # from here on one box stands for all
 MOST_ATTRIBUTES = 6
+MOST_UNCOUNTED = 8  # boxes without a number word
 _VISIBLE = inflection.word_set(
     "burning glowing shining blooming steaming melting flying floating spinning rolling falling growing"
+)
+_WORDS = (
+    "text",
+    "word",
+    "words",
+    "letters",
+    "inscription",
+    "slogan",
+    "name",
+    "message",
+    "title",
+    "phrase",
+    "lettering",
 )
 _VAGUE_PLACES = frozenset(
     ("room", "area", "place", "surface", "scene", "space", "setting", "air", "light", "ground", "distance")
@@ -81,6 +95,8 @@ class Interpreter(References):
         if owner is None:
             return False
         dressed = noun.kind in ("worn", "body") or noun.head in lexicon.PARTS or noun.source.endswith("glasses")
+        if any(not speech(w.lower()) for w in noun.before):
+            return False
         carried = (
             self.genre.booru
             and kind(owner.head) == "person"
@@ -105,7 +121,8 @@ class Interpreter(References):
 
     def _sure(self, noun: NounPhrase, role: str, sentence: int) -> bool:
         """Is the noun surely a thing that can be seen, and new in the picture?"""
-        if noun.head in lexicon.NOT_THINGS or role == "mention" and not noun.solid:
+        strange = role == "tag" and any(not speech(w.lower()) for w in noun.before)
+        if noun.head in lexicon.NOT_THINGS or strange or role == "mention" and not noun.solid:
             return False
         counted = noun.count is not None and not noun.vague
         definite = noun.det in ("the", "this", "that", "these", "those", "its", "their", "his", "her")
@@ -130,7 +147,7 @@ class Interpreter(References):
             return False
         if self.genre.paragraph and noun.plural and not counted and sentence > 0:
             return False
-        if noun.solid:
+        if noun.solid or counted and noun.head == "light":
             return True
         if noun.name and noun.kind != "person":
             return not self.genre.long
@@ -159,7 +176,7 @@ class Interpreter(References):
         return (speech(noun.head)[:1] in ("n", "") or noun.head in lexicon.KINDS) and noun.kind != ""
 
     def _leave_out(self, noun: NounPhrase, role: str) -> None:
-        if role == "tag" and (noun.solid or noun.kind == "place"):
+        if role == "tag" and (noun.solid or noun.kind == "place") and all(speech(w.lower()) for w in noun.before):
             self.scene.places.append(f"with {noun.written}")
             self.scene.left_out.append(noun.source)
         elif noun.solid or noun.kind in ("", "group"):
@@ -208,7 +225,8 @@ class Interpreter(References):
                 words = [w for w in clause.text.split() if w in _PREDICATES and w not in thing.before]
                 thing.before = [*words, *thing.before]
             elif clause.how == "says":
-                thing.tail = f"{thing.tail} that says {clause.text}".strip()
+                link = "" if thing.tail.endswith(_WORDS) else "that says "
+                thing.tail = f"{thing.tail} {link}{clause.text}".strip()
             elif clause.how == "with":
                 self._give(thing, "with", clause.text)
             elif clause.how == "as":
@@ -262,7 +280,7 @@ class Interpreter(References):
             return
         targets = self.resolve(clause.targets, besides=subjects)
         wanted = [t.text for t in clause.targets if isinstance(t, Reference)]
-        if not targets and wanted and clause.targets[0] and not self.scene.left_out:
+        if not targets and wanted and not self.scene.left_out and not self.mentions:
             self.scene.note(f'not understood: what "{wanted[0]}" stands for')
         self.relate(clause.kind, subjects, targets)
 
@@ -323,7 +341,16 @@ class Interpreter(References):
         if clause.reason:
             self.scene.note(clause.reason)
 
+    def _keep_few(self) -> None:
+        """Without a number word, what is named last gets no box of its own once there are many."""
+        loose = [t for t in self.scene.things if not t.counted]
+        while sum(t.count for t in loose) > MOST_UNCOUNTED and len(loose) > 1:
+            last = loose.pop()
+            self.scene.things.remove(last)
+            self.scene.left_out.append(" ".join([*last.before, last.head]))
+
     def _finish(self) -> None:
+        self._keep_few()
         scene = self.scene
         for thing in list(scene.things):
             if thing.head in scene.absent_heads and not thing.before and not thing.counted and thing.det != "a":

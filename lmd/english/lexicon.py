@@ -155,7 +155,9 @@ CLOTHES = word_set(
     tuxedo blouse jersey beanie leotard tutu poncho
     """
 )
-GROWTH = word_set("flower wildflower tree rock stone leaf bush wave hill shrub weed palm pine mushroom cactus")
+GROWTH = word_set(
+    "flower wildflower tree rock stone leaf bush wave hill shrub weed palm pine mushroom cactus beam panel rafter brick plank"
+)
 CONTAINERS = word_set(
     """
     box basket bowl cup mug glass vase pot jar bag bucket cage nest drawer bathtub tub sink tank crib carrier
@@ -258,7 +260,7 @@ NOT_THINGS = word_set(
     """
     something nothing anything everything none lot lots kind sort way front back top bottom left right middle center
     centre side close thing things stuff ca side-by-side home today background foreground distance more less much many
-    any such same own else one's few half full solo standing sitting viewer looking view pov
+    any such same own else one's few pop touch hint sense splash burst array casting element dash glimpse trace wash mix blend half full solo standing sitting viewer looking view pov
     """
 )
 # Adjectives that change what a box looks like; others that a comma cuts off stay in the overall prompt.

@@ -186,7 +186,9 @@ class NounReader:
         kinds, prior = speech(low), speech(last)
         if "v" not in kinds or not self.noun_like(last):
             return False
-        closes = self.boundary(at + 1) or self.word(at + 1) in lexicon.DETERMINERS
+        after = self.word(at + 1)
+        moves = low.endswith("s") and (speech(after) == "r" or after in _PATHS)
+        closes = self.boundary(at + 1) or after in lexicon.DETERMINERS
         describing = last in lexicon.ADJECTIVES or prior[:1] == "j"
         if describing and not closes:
             return False
@@ -205,7 +207,7 @@ class NounReader:
         plural = inflection.singular(last) is not None or last in ("people", "sheep", "fish", "deer")
         if low.endswith("ed") or low in verbs.PAST:
             return kinds[0] == "v" or plural or closes
-        if low.endswith("s") and not plural and self.word(at + 1) in lexicon.DETERMINERS:
+        if low.endswith("s") and (after in lexicon.DETERMINERS or moves or plural and closes):
             return True
         if low.endswith("s") and not plural:
             return kinds[0] == "v" or (closes and kind(last) in ("person", "animal") and kinds[-1] == "v")
@@ -235,6 +237,8 @@ class NounReader:
                 return NounPhrase("", tuple(t.lower() for t in taken), "", det, count, source=" ".join(taken), at=start)
             return None
         self.at -= len(taken) - last
+        taken = _owner(taken[:last])
+        last = len(taken)
         return self._of(self._finish(taken[:last], det, count, vague, first, start))
 
     def _heads(self, low: str, place: int) -> bool:
@@ -422,6 +426,17 @@ class NounReader:
         article = f"{inner.det} " if inner.det else ""
         number = f"{inflection.number_word(inner.count)} " if inner.count and not inner.det else ""
         return replace(noun, tail=f"{link} {article}{number}{inner.source}{' ' + inner.tail if inner.tail else ''}")
+
+
+_PATHS = frozenset(("through", "into", "onto", "towards", "toward", "against", "across", "from"))
+
+
+def _owner(taken: list[str]) -> list[str]:
+    """ "a man's back" is a place on the man."""
+    for i, word in enumerate(taken):
+        if word.endswith("'s") and (i == len(taken) - 1 or kind(taken[-1].lower()) == "body"):
+            return [*taken[:i], word[:-2]]
+    return taken
 
 
 def number_of(low: str) -> int | None:

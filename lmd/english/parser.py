@@ -176,8 +176,15 @@ class Parser:
     def _denied(self, following: Piece) -> None:
         """ "can't swim", "not wooden": nothing is excluded, and what is denied is not drawn."""
         self.at += 1
-        if following.kind in ("verb", "have", "wear") and self.peek().kind in ("noun", "pron"):
+        if (
+            following.kind in ("verb", "have", "wear")
+            and self.peek().kind in ("noun", "pron")
+            or following.value == "loose"
+            and self.peek().kind == "noun"
+        ):
             self.at += 1
+        elif self.peek().text in ("at", "to", "like", "for") and self.peek(2).kind == "noun":
+            self.at += 2
         if following.kind == "wear":
             noun = self.pieces[self.at].noun
             if noun is not None:
@@ -306,7 +313,8 @@ class Parser:
         ):
             self.emit(Place(f"with {noun.written}", noun))
             return True
-        if host is None and self.in_place and noun.plural and noun.count is None and head in lexicon.GROWTH:
+        fixture = noun.plural and noun.count is None and head in lexicon.GROWTH or noun.kind == "matter"
+        if host is None and self.in_place and fixture:
             self.emit(Place(f"with {noun.written}", noun))
             return True
         self._with_thing(noun, owner, host, have)
@@ -630,7 +638,7 @@ class Parser:
             self.settled = True
             return True
         part = noun.det == "the" and noun.head in lexicon.PARTS and not self._known(noun) and kind == "from"
-        stared = piece.text == "at" and self.verb in verbs.STARE and noun.head in lexicon.MATTER
+        stared = piece.text in ("at", "into", "towards") and self.verb in verbs.STARE and noun.head in _SEEN
         if (
             part
             or stared
@@ -810,6 +818,7 @@ class Parser:
         return True
 
 
+_SEEN = lexicon.MATTER | {"camera", "viewer", "lens"}
 _VAGUE_LINKS = frozenset(("for", "like", "about", "than", "via", "per"))
 _HOURS = frozenset(("sunset", "sunrise", "dusk", "dawn", "night", "noon", "midnight"))
 _DEFINITE = frozenset(("the", "this", "that", "these", "those", "its", "their", "his", "her", "both", "each"))
@@ -824,7 +833,7 @@ def _noun_is_thing(who: tuple[Who, ...]) -> bool:
 
 
 def _worn(noun: NounPhrase, how: str) -> bool:
-    return how == "wearing" and (
+    return how in ("wearing", "in") and (
         noun.kind in ("worn", "body") or noun.head in lexicon.CLOTHES or noun.source.endswith("glasses")
     )
 

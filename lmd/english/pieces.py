@@ -211,9 +211,19 @@ class Chunker(NounReader):
         last = self._last()
         if last.kind in ("cop", "adverb") and self.adjective(self.at) and self.boundary(self.at + 1):
             return self._one("adjective")
-        if self.verb_here(self.at, "denied" if last.kind == "neg" and last.value == "verb" else last.kind):
+        place = "denied" if last.kind == "neg" and last.value == "verb" else last.kind
+        if place in ("comma", "and") and low.endswith("ing") and "v" in kinds and self._has_verb():
+            place = "denied"  # "..., casting long shadows"
+        if self.verb_here(self.at, place):
             return self._one("verb", low)
         return None
+
+    def _has_verb(self) -> bool:
+        """Has the sentence a verb already?"""
+        for piece in reversed(self.out):
+            if piece.kind in ("stop", "verb", "cop", "have"):
+                return piece.kind != "stop"
+        return False
 
     def _wear(self, low: str) -> Piece | None:
         if low in verbs.WEAR:

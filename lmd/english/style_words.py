@@ -102,7 +102,9 @@ def is_style(words: Sequence[str]) -> bool:
     """Is a piece of a prompt between commas about how the picture is made? `words` are in lower case."""
     if opens_style(" ".join(words)):
         return True
-    if not words or words[0] in lexicon.DETERMINERS or len(words) > 8:
+    if words and words[0].endswith("ing") and "v" in speech(words[0]) and words[0] not in STYLE:
+        return False
+    if not words or words[0] in lexicon.DETERMINERS | {"no", "not", "without"} or len(words) > 8:
         return False
     if all(is_number(w) for w in words):
         return any(not w.isdigit() for w in words) or len(words) == 1

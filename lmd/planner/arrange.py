@@ -14,6 +14,7 @@ from .usual_sizes import FLYING, size_of
 MARGIN = 0.035
 MIN_AREA = 0.004  # of the canvas: smaller boxes hold nothing that a model could draw
 _LARGER = 1.6
+_LEAST_SLOT = 0.4  # of what all slots of an axis want, before they share it
 _ORDER = {"flat": 7, "in": 0, "on": 1, "under": 2, "behind": 3, "front": 3, "above": 4, "below": 4, "between": 5}
 
 
@@ -287,6 +288,7 @@ def _slots(blocks: list[Block], axis: int) -> list[tuple[list[Block], tuple[floa
         widest = max(needs)
         needs = [max(needs[0], needs[2])] * 3 if centre else [widest, 0.0, widest]
         needs[1] = widest if centre else 0.0
+    needs = [n and max(n, _LEAST_SLOT * sum(needs)) for n in needs]
     cuts = [sum(needs[:i]) / sum(needs) for i in range(4)]
     parts = ((low, cuts[0:2]), (centre, cuts[1:3]), (high, cuts[2:4]))
     return [(part, (start, end)) for part, (start, end) in parts if part]
