@@ -5,7 +5,7 @@
     python run.py evaluate import RUN --benchmark dpg --source FILES --row "their model" FOLDER --grid
     python run.py evaluate merge RUN OTHER OTHER
 
-docs/evaluation.md says what each benchmark needs and costs.
+docs/evaluation.md says what each benchmark needs and costs. Exit status 0 when all that was asked for is there, else 1.
 """
 
 from __future__ import annotations
@@ -85,11 +85,12 @@ def load_workflow(args: argparse.Namespace):
     return load
 
 
-def drawn(args: argparse.Namespace, state: run.Run) -> None:
-    """Draw what is missing."""
+def drawn(args: argparse.Namespace, state: run.Run) -> bool:
+    """Draw what is missing; False where some of it could not be drawn."""
     missing = state.missing()
     if not missing:
-        return say("every image is drawn")
+        say("every image is drawn")
+        return True
     state.require_code(run.code_state())
     workflows = {name: state.graph(name) for j in missing if (name := j.settings.get("workflow"))}
     if args.servers:
@@ -104,10 +105,12 @@ def drawn(args: argparse.Namespace, state: run.Run) -> None:
         stages.draw(state, found, progress, stages.alone)
     for why in sorted(set(state.failures().values())):
         say(f"failed: {why}")
+    return not state.missing()
 
 
-def asked(args: argparse.Namespace, state: run.Run) -> None:
-    """Put the open questions to every panel."""
+def asked(args: argparse.Namespace, state: run.Run) -> bool:
+    """Put the open questions to every panel; False where some were not answered."""
+    complete = True
     for panel in args.judge or ():
         work = sum(1 for _ in stages.open_questions(state, panel, args.only))
         device = device_of(args)
@@ -118,6 +121,8 @@ def asked(args: argparse.Namespace, state: run.Run) -> None:
             say(f"unanswered: {question}: {why}")
         if refused:
             say(f"{len(refused)} questions are unanswered; the same command asks them again")
+        complete &= not refused
+    return complete
 
 
 def worker_lanes(args: argparse.Namespace, spec: lanes.Spec, device: str) -> list:
@@ -146,7 +151,7 @@ def reported(args: argparse.Namespace, state: run.Run) -> None:
     print(text)
     for number, panel in enumerate(state.panels.records):
         path = args.run / f"sheet-{panel['benchmark']}-{number}.png"
-        if sheet.sheet(state, benchmark(panel["benchmark"]), panel["judges"], path):
+        if sheet.of_run(state, benchmark(panel["benchmark"]), panel["judges"], path):
             say(f"pictures: {path}")
 
 
@@ -253,12 +258,11 @@ def main() -> int:
         state = run.Run(args.run)
         if state.damaged:
             say(f"{state.damaged} damaged lines are passed over; what they held is done again")
-        for stage in STAGES[args.verb]:
-            stage(args, state)
+        told = [stage(args, state) for stage in STAGES[args.verb]]
     except (ValueError, RuntimeError, FileNotFoundError) as error:
         say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
         say("stopped; the same command goes on")
         return 130
-    return 0
+    return int(False in told)

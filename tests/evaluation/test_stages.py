@@ -1,5 +1,6 @@
 """Whole runs: every benchmark from its files to its report, killed at random moments, and over servers that die."""
 
+import io
 import json
 import os
 import random
@@ -40,10 +41,10 @@ def command(*args):
     return [sys.executable, str(ROOT / "tools/launch.py"), str(ROOT / "tools/evaluate.py"), *map(str, args)]
 
 
-def evaluated(monkeypatch, *args):
+def evaluated(monkeypatch, *args, status=0):
     """The front in this process; what it told in report.json."""
     monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, args)])
-    assert evaluate.main() == 0
+    assert evaluate.main() == status
     path = Path(args[1]) / "report.json"
     return json.loads(path.read_text()) if path.exists() else {}
 
@@ -223,7 +224,7 @@ def test_a_graph_that_a_server_refuses_is_told_and_tried_again_later(comfy, tmp_
         "--row",
         f"mine={tmp_path}/mine.json,prompt=1.text",
     ]
-    told = evaluated(monkeypatch, *args, "--row", "plain", "--judge", "demo", "--servers", comfy().url)
+    told = evaluated(monkeypatch, *args, "--row", "plain", "--judge", "demo", "--servers", comfy().url, status=1)
     assert "no such node" in capsys.readouterr().err
     mine, plain = told["tables"][0]["rows"]
     assert mine["judged"] == 0 and "no such node" in next(iter(mine["missing"])) and plain["judged"] == 1
@@ -233,7 +234,7 @@ def test_a_graph_that_a_server_refuses_is_told_and_tried_again_later(comfy, tmp_
 # ------------------------------------------------------------------------------------------------ rows, imports
 
 
-def test_a_workflow_gets_its_named_inputs(comfy, tmp_path, monkeypatch):
+def test_a_workflow_gets_its_named_inputs(comfy, tmp_path, monkeypatch, capsys):
     workflow = {
         "3": {"class_type": "KSampler", "inputs": {"seed": 5, "steps": 20, "positive": ["6", 0]}},
         "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "x"}, "_meta": {"title": "Positive"}},
@@ -252,12 +253,21 @@ def test_a_workflow_gets_its_named_inputs(comfy, tmp_path, monkeypatch):
     filled["3"]["inputs"]["steps"], filled["7"]["inputs"]["edits"] = 4, json.dumps(job.layout)
     with Image.open(run.file(run.drawn()[key]["sha"])) as image:
         drawn = image.tobytes()
-    import io
-
     assert drawn == Image.open(io.BytesIO(scripted.picture(filled))).tobytes()
-    for wrong, message in (("prompt=Nobody.text", "no node 'Nobody'"), ("prompt=6.words", "no input 'words'")):
-        monkeypatch.setattr(sys, "argv", ["evaluate", "plan", str(tmp_path / "w"), *DEMO, "--row", f"m={path},{wrong}"])
-        assert (evaluate.main() == 1) == ("Nobody" in wrong), message
+    for wrong, told in (("prompt=Nobody.text", "no node 'Nobody'"), ("prompt=6.words", "no input 'words'")):
+        mine = [
+            "run",
+            tmp_path / told[-5:-1],
+            *DEMO,
+            "--tasks",
+            "spatial",
+            "--count",
+            "1",
+            "--row",
+            f"m={path},{wrong}",
+        ]
+        evaluated(monkeypatch, *mine, "--servers", server.url, "--judge", "demo", status=1)
+        assert told in capsys.readouterr().err
 
 
 def test_images_from_elsewhere_are_judged_beside_ours(tmp_path, monkeypatch):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
-import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from ella_lmd.evaluation import sheet as contact
+from ella_lmd.evaluation import statistics
 
 Records = dict[tuple[str, int], dict]
 """One row's records by `(task, number)`."""
@@ -13,9 +14,8 @@ Records = dict[tuple[str, int], dict]
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
     """95 % Wilson score interval of a success rate, in percent."""
-    z, p = 1.96, successes / trials
-    centre, spread = p + z * z / (2 * trials), z * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
-    return tuple(100 * (centre + sign * spread) / (1 + z * z / trials) for sign in (-1, 1))
+    low, high = statistics.wilson(successes, trials)
+    return 100 * low, 100 * high
 
 
 def rate(records: Sequence[dict]) -> float:
@@ -77,56 +77,21 @@ def table(rows: dict[str, Records], tasks: Sequence[str], layout: Callable) -> s
 
 
 def sheet(
-    path: Path,
-    rows: dict[str, Records],
-    keys: Sequence[tuple[str, int]],
-    layout: Callable,
-    picture: Callable,
-    columns: int = 2,
-    scale: int = 2,
+    path: Path, rows: dict[str, Records], keys: Sequence[tuple[str, int]], layout: Callable, picture: Callable
 ) -> None:
     """Per prompt its layout and every row's picture, framed by its verdict, with the objects that were found in it.
 
     `layout` gives the Layout of a prompt, `picture` the image of a record.
     """
-    from PIL import Image, ImageDraw, ImageFont
-
-    side, gap, title, caption = 128 * scale, 8, 24, 36
-    width, height = (side + gap) * (len(rows) + 1) + 2 * gap, side + title + caption + 2 * gap
-    lines = -(-len(keys) // columns)
-    image = Image.new("RGB", (width * columns, height * lines), "white")
-    pen, large, small = ImageDraw.Draw(image), ImageFont.load_default(16), ImageFont.load_default(13)
-
-    def frame(box, left, top, colour, thickness=2):
-        x0, y0, x1, y1 = box
-        edges = [left + x0 * side, top + y0 * side, left + x1 * side - 1, top + y1 * side - 1]
-        pen.rectangle(edges, outline=colour, width=thickness)
-
-    def write(left, top, text, colour="black"):
-        for line, part in enumerate(textwrap.wrap(text, side // 7, max_lines=2, placeholder=" ...")):
-            pen.text((left, top + 16 * line), part, colour, small)
-
-    for index, key in enumerate(keys):
-        left = gap + index // lines * width
-        top = gap + index % lines * height
+    lines = []
+    for key in keys:
+        cells = []
+        for name, records in rows.items():
+            record = records[key]
+            seen = ", ".join(f"{hue} {kind}" for kind, hue, _, _ in record["detections"]) or "nothing found"
+            caption = f"{name}: {'yes' if record['verdict'] else 'no'}; {seen}"
+            boxes = [(box, "") for _, _, box, _ in record["detections"]]
+            cells.append(contact.Cell(picture(record), record["verdict"], caption, boxes))
         prompt = next(r[key]["prompt"] for r in rows.values())
-        pen.text((left, top), prompt, "black", large)
-        top += title
-        plan = layout(prompt)
-        pen.rectangle([left, top, left + side - 1, top + side - 1], "#F2F0EA")
-        for thing in plan.objects:
-            frame(thing.box.corners, left, top, "#0072B2", 3)
-            at = (left + thing.box.centre[0] * side, top + thing.box.centre[1] * side)
-            pen.text(at, textwrap.fill(thing.phrase, 9), "#0072B2", small, anchor="mm", align="center")
-        write(left, top + side + 4, f"not: {plan.negative}" if plan.negative else "layout")
-        for column, (name, records) in enumerate(rows.items(), 1):
-            x, record = left + column * (side + gap), records[key]
-            image.paste(picture(record).resize((side, side), Image.Resampling.BICUBIC), (x, top))
-            for _, _, box, _ in record["detections"]:
-                frame(box, x, top, "black")
-            colour, word = ("#007A33", "yes") if record["verdict"] else ("#C00000", "no")
-            frame((0, 0, 1, 1), x, top, colour, 4)
-            seen = ", ".join(f"{hue} {kind}" for kind, hue, _, _ in record["detections"])
-            write(x, top + side + 4, f"{name}: {word}; {seen or 'nothing found'}", colour)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path)
+        lines.append(contact.Line(prompt, layout(prompt), cells))
+    contact.draw(path, lines)
