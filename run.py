@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -212,7 +213,15 @@ def test(rings: list[str]) -> int:
 
 
 def lint() -> int:
-    return in_env("-m", "ruff", "check", ROOT) or in_env("-m", "ruff", "format", "--check", ROOT)
+    return in_env("-m", "ruff", "check", ROOT) or in_env("-m", "ruff", "format", "--check", ROOT) or types()
+
+
+def types() -> int:
+    """The types of lmd/, ella/ and nodes/, by pyright's rules, with the real ComfyUI beside them."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Path(folder) / "pyrightconfig.json"
+        settings.write_text(json.dumps({"extends": str(ROOT / "pyproject.toml"), "extraPaths": [str(HOST)]}))
+        return in_env("-m", "basedpyright", "--project", settings, "--pythonpath", PYTHON)
 
 
 def main(argv: list[str]) -> int:

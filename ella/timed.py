@@ -9,7 +9,7 @@ Any other operation gives a plain tensor. This is what lets nodes that know noth
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -97,7 +97,7 @@ def plain(values: Tensor) -> Tensor:
     return values.as_subclass(torch.Tensor) if isinstance(values, TimedTokens) else values
 
 
-def is_timed(values: Any) -> bool:
+def is_timed(values: Any) -> TypeGuard[TimedTokens]:
     return isinstance(values, TimedTokens) and getattr(values, "origin", None) is not None
 
 

@@ -209,7 +209,7 @@ def ask(run: Run, panel: str, lanes: Sequence[Lane], progress: Progress, benchma
     """Put every open question to the panel; returns why questions stay open, by image and question."""
     refused: dict[str, str] = {}
 
-    def done(job: Asked, found: list[tuple[Question, str, Any, str]], lane: str) -> None:
+    def done(job: Asked, found: list[tuple[Question, str, Any, str]], _lane: str) -> None:
         lines = []
         for question, judge, answer, error in found:
             if error:

@@ -161,8 +161,8 @@ class Layout:
                 raise ValueError(
                     f'object {i} must be {{"phrase": text, "box": [x, y, w, h] in 0..1}}, got {repr(item)[:200]}: {error}'
                 ) from None
-        text = {k: within(f'"{k}"', str(data.get(k) or ""), MAX_TEXT) for k in ("background", "negative")}
-        return cls(width, height, tuple(objects), **text, prompt=str(data.get("prompt") or ""))
+        background, negative = (within(f'"{k}"', str(data.get(k) or ""), MAX_TEXT) for k in ("background", "negative"))
+        return cls(width, height, tuple(objects), background, negative, str(data.get("prompt") or ""))
 
     def to_bounding_boxes(self) -> list[list[dict]]:
         """ComfyUI's BOUNDING_BOX: one frame of pixel boxes on the canvas, the phrase as label and in the metadata.

@@ -128,7 +128,7 @@ _WEIGHTED = re.compile(r"(\(+)([^()]*?)((?:: *[\d.]+ *)?\)+)")
 def _unweighted(phrase: str) -> tuple[str, str, str]:
     """("(", "a red cat", ":1.3)") of a phrase that is weighted as a whole, else ("", phrase, "")."""
     found = _WEIGHTED.fullmatch(phrase)
-    return found.groups() if found else ("", phrase, "")
+    return (found[1], found[2], found[3]) if found else ("", phrase, "")
 
 
 def _last_word(phrase: str) -> str:

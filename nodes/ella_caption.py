@@ -90,7 +90,7 @@ class ELLALongCaption(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, source=None, **inputs):
+    def fingerprint_inputs(cls, source=None, **_inputs):
         """A server whose entry has changed is asked again."""
         if isinstance(source, dict) and source.get("source") == SERVER:
             return servers.fingerprint(source.get("server") or "")

@@ -19,7 +19,6 @@ class LMDOptionsNode(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         o = PRESETS["reference"]
         g, e = o.guidance, o.guidance.energy
-        ratio = {"min": 0.0, "max": 1.0, "step": 0.01}
         return io.Schema(
             node_id="LMDOptions",
             display_name="LMD Options",
@@ -31,7 +30,7 @@ class LMDOptionsNode(io.ComfyNode):
                 io.Float.Input("loss_scale", default=g.loss_scale, min=0.0, max=100.0, step=0.5,
                                tooltip="Strength of guidance: how far the latent moves per iteration. 0 switches it off."),
                 io.Float.Input("loss_threshold", default=g.loss_threshold, min=0.0, max=100.0, step=0.1,
-                               tooltip="Guidance ends for good once the energy is at or below this. Written for 8 "
+                               tooltip="Guidance ends for good once the energy is at or below this. Tuned for 8 "
                                "attention heads (SD1.5); models with more heads have higher energies."),
                 io.String.Input("iterations", default="4x5, 3x5, 2x10, 1x10",
                                 tooltip="Iterations per step, written count x steps, counted in fiftieths of the noise "
@@ -45,9 +44,9 @@ class LMDOptionsNode(io.ComfyNode):
                 io.Float.Input("reference_weight", default=e.reference_weight, min=0.0, max=50.0, step=0.1,
                                tooltip="Attention transfer in the composition: how much an object's attention should "
                                "look like in its own image. 0 switches it off."),
-                io.Float.Input("fg_top_p", default=e.fg_top_p, **ratio, advanced=True,
+                io.Float.Input("fg_top_p", default=e.fg_top_p, min=0.0, max=1.0, step=0.01, advanced=True,
                                tooltip="Share of the box's cells, the strongest ones, that the energy looks at."),
-                io.Float.Input("bg_top_p", default=e.bg_top_p, **ratio, advanced=True,
+                io.Float.Input("bg_top_p", default=e.bg_top_p, min=0.0, max=1.0, step=0.01, advanced=True,
                                tooltip="Share of the cells outside the box, the strongest ones, that it looks at."),
                 io.Combo.Input("energy", options=list(ENERGIES), default="top", advanced=True,
                                tooltip="top = LMD; ratio = the energy of Backward Guidance, for comparisons (use a "
@@ -55,7 +54,7 @@ class LMDOptionsNode(io.ComfyNode):
                 io.String.Input("layers", default=o.layers, advanced=True,
                                 tooltip="Guided layers: auto (the middle and the deepest output blocks), or a list "
                                 "such as middle.0, output.3, output.4."),
-                io.Float.Input("blending_ratio", default=o.blending_ratio, **ratio, advanced=True,
+                io.Float.Input("blending_ratio", default=o.blending_ratio, min=0.0, max=1.0, step=0.01, advanced=True,
                                tooltip="How much of its own noise an object gets in its box; the rest is shared."),
                 io.Boolean.Input("centre", default=o.centre, advanced=True,
                                  tooltip="Draw each object in the middle of its own image; it is shifted later."),
@@ -63,7 +62,7 @@ class LMDOptionsNode(io.ComfyNode):
                                  tooltip="Centre objects horizontally only, keeping their height in the picture."),
                 io.Combo.Input("placement", options=list(PLACEMENTS), default=o.placement, advanced=True,
                                tooltip="Where a centred object stands in its own image: on a floor, or in the middle."),
-                io.Float.Input("floor_padding", default=o.floor_padding, **ratio, advanced=True,
+                io.Float.Input("floor_padding", default=o.floor_padding, min=0.0, max=1.0, step=0.01, advanced=True,
                                tooltip="Free space below a centred object, as a share of the canvas."),
                 io.Boolean.Input("align", default=o.align, advanced=True,
                                  tooltip="Shift each object's mask to the centre of its box before composing."),

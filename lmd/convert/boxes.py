@@ -59,8 +59,8 @@ def layout_from(
 
 def canvas_for(width: int, height: int) -> tuple[int, int]:
     """The canvas for an image of this size: multiples of 8, at least 64."""
-    sides = (max(round(v / CANVAS_MULTIPLE) * CANVAS_MULTIPLE, LEAST_CANVAS) for v in (width, height))
-    return tuple(sides)
+    across, down = (max(round(v / CANVAS_MULTIPLE) * CANVAS_MULTIPLE, LEAST_CANVAS) for v in (width, height))
+    return across, down
 
 
 def layout_of(
@@ -172,7 +172,8 @@ def _region(item: object, number: int, width: int, height: int) -> Region:
 
 def _caption(item: dict) -> str:
     """What a box says about itself; a detector's class name gets its article ("dog" -> "a dog")."""
-    extra = item.get("metadata") if isinstance(item.get("metadata"), dict) else {}
+    metadata = item.get("metadata")
+    extra: dict = metadata if isinstance(metadata, dict) else {}
     for source, key in ((extra, "phrase"), (extra, "desc"), (item, "desc"), (item, "phrase")):
         if isinstance(source.get(key), str) and source[key].strip():
             return " ".join(source[key].split())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import Any, cast
 
 # By name, as Pillow looks them up in the system's font folders: Linux, Windows, macOS.
 _CANDIDATES = (
@@ -58,7 +59,7 @@ def _draws(name: str | None, character: str) -> bool:
     font = plain(24) if name is None else _named(name, 24)
     if font is None:
         return False
-    mask, missing = font.getmask(character), font.getmask(_MISSING)
+    mask, missing = (cast(Any, font.getmask(c)) for c in (character, _MISSING))
     return (mask.size, bytes(mask)) != (missing.size, bytes(missing))
 
 
@@ -86,7 +87,7 @@ def _one_for_all(letters: frozenset[str]) -> str | None | bool:
     return None if sources <= {None} else False
 
 
-def runs(text: str, size: int) -> Iterator[tuple[str, object]]:
+def runs(text: str, size: int) -> Iterator[tuple[str, Any]]:
     """The text in pieces, each with the font that draws it; what no font draws becomes a question mark."""
     whole = _one_for_all(frozenset(text))
     piece, current = "", None

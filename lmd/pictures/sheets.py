@@ -62,8 +62,9 @@ def tile_size(canvas: tuple[int, int], long_edge: int) -> tuple[int, int]:
 def resized(image: Tensor, size: tuple[int, int]) -> Tensor:
     """[H, W, C] on (width, height) pixels; small pictures stay sharp-edged."""
     grow = size[0] >= image.shape[1]
-    mode = {"mode": "bilinear", "align_corners": False} if grow else {"mode": "area"}
-    return F.interpolate(image.float().cpu().movedim(-1, 0)[None], size=size[::-1], **mode)[0].movedim(0, -1)
+    mode, corners = ("bilinear", False) if grow else ("area", None)
+    pixels = image.float().cpu().movedim(-1, 0)[None]
+    return F.interpolate(pixels, size=size[::-1], mode=mode, align_corners=corners)[0].movedim(0, -1)
 
 
 def over(image: Tensor | None, values: Tensor, size: tuple[int, int]):

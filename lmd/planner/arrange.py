@@ -44,7 +44,7 @@ class Arranger:
         scales = [_largest_scale(cell, rect, w * h) for cell, rect in cells]
         whole = Block()
         for (cell, rect), own in zip(cells, scales):
-            align = tuple(_align(cell, axis) for axis in (0, 1))
+            align = _align(cell, 0), _align(cell, 1)
             limit = max(1.25 * min(scales), 0.6 * own)  # sizes stay comparable, but one narrow cell shrinks no other
             whole.absorb(_fit(cell, rect, align, w * h, limit))
         return {k: _visible(Rect(r.x / w, r.y / h, r.w / w, r.h / h)) for k, r in whole.rects.items()}
@@ -130,12 +130,12 @@ class Arranger:
             alone = self.block[loose[0]]
             if len(alone.rects) == loose[0].count:  # all of them stand on it, none on another
                 alone.rects = row([Block({k: r}) for k, r in alone.rects.items()]).rects
-        mover = self._one_row(loose, kind)
+        mover = self._one_row(loose)
         self._attach(kind, mover, tuple(loose), home, targets)
         self._merge(home, mover)
         return None
 
-    def _one_row(self, things: list[Thing], kind: str) -> Block:
+    def _one_row(self, things: list[Thing]) -> Block:
         """The blocks of several subjects side by side, ordered by what the scene says about left and right."""
         blocks: list[Block] = []
         for thing in self._sorted_by_side(things):
@@ -208,7 +208,7 @@ class Arranger:
 
     def _between(self, subjects: tuple[Thing, ...], targets: tuple[Thing, ...]) -> None:
         """Subjects in the middle; half of the targets' boxes on either side."""
-        middle = self._one_row(list(subjects), "between")
+        middle = self._one_row(list(subjects))
         sides: list[Block] = []
         for thing in targets:
             if self.block[thing] not in sides:

@@ -50,7 +50,7 @@ def _under(m: Block, a: Rect, home: Block, b: Rect) -> None:
     m.push(home, 0, 0.02, slack=0.16)
 
 
-def _in(m: Block, a: Rect, home: Block, b: Rect) -> None:
+def _in(m: Block, a: Rect, _home: Block, b: Rect) -> None:
     """One thing looks out of its container, several lie inside it."""
     if len(m.rects) == 1:
         (rect,) = m.rects.values()
@@ -65,7 +65,7 @@ def _in(m: Block, a: Rect, home: Block, b: Rect) -> None:
         m.move(b.cx - a.cx, b.cy - 0.08 * b.h - a.cy)
 
 
-def _flat(m: Block, a: Rect, home: Block, b: Rect) -> None:
+def _flat(m: Block, a: Rect, _home: Block, b: Rect) -> None:
     """On the surface: inside the outline of what it is on, in the middle, with a wide margin."""
     m.scale(min(0.42 * b.w / a.w, 0.42 * b.h / a.h, math.sqrt(0.14 * b.w * b.h / (a.w * a.h))))
     a = m.bounds()

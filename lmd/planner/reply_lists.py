@@ -47,7 +47,7 @@ def chosen(text: str) -> Listing | Broken | None:
         return sure[-1]
     lists = [s for s in listings if s.found.listed]
     if not lists:
-        return sure[-1] if sure else _together(text, listings)
+        return sure[-1] if sure else _together(listings)
     best = _last(text, lists)
     names = {name for name, _ in best.found.boxes}
     spare = [s for s in listings if not s.found.listed and s.found.boxes[0][0] not in names]
@@ -111,7 +111,7 @@ def _merged(parts: Sequence[Found], listed: bool) -> Found:
     return Found(boxes, pick("background"), pick("negative"), pick("canvas") or None, shares, notes, listed)
 
 
-def _together(text: str, singles: Sequence[Listing]) -> Listing:
+def _together(singles: Sequence[Listing]) -> Listing:
     """Single boxes with talk between them, all of them."""
     if len(singles) == 1:
         return singles[0]

@@ -226,7 +226,9 @@ def _reply(caption: str, layout: Layout | Example, width: int, height: int, as_j
 
 
 def _example(layout: Layout) -> Example:
-    objects = tuple((o.phrase, tuple(v * _SIDE for v in (o.box.x, o.box.y, o.box.w, o.box.h))) for o in layout.objects)
+    objects = tuple(
+        (o.phrase, (o.box.x * _SIDE, o.box.y * _SIDE, o.box.w * _SIDE, o.box.h * _SIDE)) for o in layout.objects
+    )
     return Example("", objects, layout.background, layout.negative)
 
 

@@ -140,7 +140,7 @@ def _top_term(a: Tensor, mask: Tensor, options: EnergyOptions) -> Tensor:
     return options.fg_weight * foreground.sum(1) + options.bg_weight * background.sum(1)
 
 
-def _ratio_term(a: Tensor, mask: Tensor, options: EnergyOptions) -> Tensor:
+def _ratio_term(a: Tensor, mask: Tensor, _options: EnergyOptions) -> Tensor:
     inside = (a * mask.to(a.device)[:, None]).sum(2) / a.sum(2)
     return ((1 - inside) ** 2).mean(1)
 

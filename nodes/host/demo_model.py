@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import comfy.clip_model
 import comfy.latent_formats
@@ -57,7 +58,9 @@ class TextModel(SD1ClipModel):
     """SD1ClipModel around the small text encoder."""
 
     def __init__(self, device="cpu", dtype=None, model_options={}):  # noqa: B006 (the host's signature)
-        encoder = functools.partial(SDClipModel, textmodel_json_config=dict(model.TEXT), return_projected_pooled=False)
+        encoder: Any = functools.partial(
+            SDClipModel, textmodel_json_config=dict(model.TEXT), return_projected_pooled=False
+        )
         super().__init__(device=device, dtype=dtype, model_options=model_options, clip_model=encoder)
 
 
@@ -151,7 +154,7 @@ def initialise(module: torch.nn.Module) -> None:
     for layer in module.modules():
         for kind in (torch.nn.Conv2d, torch.nn.Linear, torch.nn.GroupNorm, torch.nn.LayerNorm):
             if isinstance(layer, kind):
-                kind.reset_parameters(layer)
+                layer.reset_parameters()
         if isinstance(layer, torch.nn.Embedding):
             torch.nn.init.normal_(layer.weight, std=0.02 if layer.weight.shape[0] == 77 else 0.5)
     last = {

@@ -51,7 +51,8 @@ def load(path: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _read(path: str, remedy: str) -> tuple[object, dict[str, str] | None]:
     try:
-        return comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
+        content, metadata = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
+        return content, metadata
     except MemoryError:
         raise
     except OSError as error:

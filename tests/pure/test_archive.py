@@ -36,7 +36,7 @@ def test_every_help_page_picture_and_translation_is_in_it(archive):
 
 def test_what_no_user_needs_is_not(archive):
     assert {name.split("/")[0] for name in archive} == {
-        "CHANGELOG.md", "LICENSE", "README.md", "__init__.py", "demo", "ella", "lmd", "locales", "nodes", "pyproject.toml",
+        "LICENSE", "README.md", "__init__.py", "chat", "demo", "ella", "lmd", "locales", "nodes", "pyproject.toml",
         "requirements.txt", "web", "workflows",
     }  # fmt: skip
     assert not [name for name in archive if "__pycache__" in name or name.endswith((".pyc", "samples.jpg"))]

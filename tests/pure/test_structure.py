@@ -1,8 +1,10 @@
 """The arrows of the architecture: algorithm packages know no host and not each other; workflows and metadata are sound."""
 
 import ast
+import functools
 import json
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -13,11 +15,11 @@ ROOT = Path(ROOT)
 ALLOWED = {"torch", "einops", "numpy", "scipy", "PIL", "inflect"}
 
 
-def imports(path: Path) -> set[str]:
-    """Every module that a file imports, relative ones resolved to `ella_lmd.…`."""
+def imports(path: Path, runs: bool = False) -> set[str]:
+    """Every module that a file imports, relative ones resolved to `ella_lmd.…`; see `nodes_of` for `runs`."""
     package = ["ella_lmd", *path.relative_to(ROOT).parent.parts]
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(parsed(path), runs):
         if isinstance(node, ast.Import):
             found |= {a.name for a in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -25,6 +27,19 @@ def imports(path: Path) -> set[str]:
             module = ".".join([*base, *([node.module] if node.module else [])])
             found |= {f"{module}.{a.name}" for a in node.names} if node.level else {module}
     return found
+
+
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def nodes_of(tree: ast.AST, runs: bool) -> Iterator[ast.AST]:
+    """Everything in a module; with `runs`, without what stands under `if TYPE_CHECKING`."""
+    yield tree
+    for child in ast.iter_child_nodes(tree):
+        if not (runs and isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
+            yield from nodes_of(child, runs)
 
 
 @pytest.mark.parametrize(("name", "below"), [("lmd", "chat"), ("ella", "chat"), ("chat", None)])

@@ -113,7 +113,7 @@ def score(path: Path) -> None:
     groups = [
         (name, lambda r, n=name: r["task"] == n) for name in ("negation", "numeracy", "attribution", "spatial", "free")
     ]
-    groups += [(name, lambda r, n=name: r["row"] == n) for name in ("plain", "full")] + [("all", lambda r: True)]
+    groups += [(name, lambda r, n=name: r["row"] == n) for name in ("plain", "full")] + [("all", lambda _recipe: True)]
     for name, chosen in groups:
         counts = Counter()
         for recipe, things, detections in zip(made, seen, found, strict=True):

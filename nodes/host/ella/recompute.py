@@ -73,7 +73,7 @@ class TimestepAware:
                 if is_timed(values):
                     tokens = resolve(values, current, x.device) if active else plain(values).to(x.device)
                     out["model_conds"][key] = entry._copy_with(_usable(tokens))
-                elif key == "c_crossattn":  # the host batches only conditions on the same device
+                elif key == "c_crossattn" and values is not None:  # the host batches only conditions on the same device
                     out["model_conds"][key] = entry._copy_with(plain(values).to(x.device))
             return _without_own_hook(out)
 

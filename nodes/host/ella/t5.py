@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 import os
 from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Any, cast
 
 import comfy.model_management
 import comfy.ops
@@ -19,7 +21,7 @@ import comfy.utils
 import torch
 from comfy import sd1_clip
 from comfy.text_encoders.t5 import T5, T5LayerNorm
-from transformers import T5TokenizerFast
+from transformers import T5TokenizerFast  # pyright: ignore[reportAttributeAccessIssue] (found when asked for)
 
 from ....ella.checkpoint import T5Config, t5_config, t5_encoder_state
 from .. import model_files
@@ -80,7 +82,7 @@ class EllaT5(T5):
                         child.weight.shape[0], child.variance_epsilon, dtype=dtype, device=device, operations=operations
                     )
                     setattr(parent, name, norm)
-        for block in self.encoder.block:
+        for block in cast(Iterable[Any], self.encoder.block):
             for layer in block.layer:
                 layer.register_forward_hook(_saturate_output)
 
@@ -105,7 +107,7 @@ def _model_class(config: T5Config, as_trained: bool, quantization):
                 dtype=dtype,
                 textmodel_json_config={**config.as_dict(), "as_trained": as_trained},
                 special_tokens={"end": END, "pad": PAD},
-                model_class=EllaT5,
+                model_class=cast(Any, EllaT5),  # the host's annotation is its default
                 enable_attention_masks=True,
                 return_attention_masks=True,
                 model_options=options,
@@ -113,7 +115,9 @@ def _model_class(config: T5Config, as_trained: bool, quantization):
 
     class FlanT5Encoder(sd1_clip.SD1ClipModel):
         def __init__(self, device="cpu", dtype=None, model_options=None):
-            super().__init__(device=device, dtype=dtype, model_options=model_options or {}, name=KEY, clip_model=FlanT5)
+            super().__init__(
+                device=device, dtype=dtype, model_options=model_options or {}, name=KEY, clip_model=cast(Any, FlanT5)
+            )
 
     return FlanT5Encoder
 
@@ -187,7 +191,7 @@ class EllaTextEncoder:
         key = (text, length)
         if key not in self._features:
             tokens = {KEY: [self.tokens(text, length)]}
-            self._features[key] = self.clip.encode_from_tokens(tokens)
+            self._features[key] = cast(torch.Tensor, self.clip.encode_from_tokens(tokens))
             while len(self._features) > REMEMBERED_TEXTS:
                 self._features.popitem(last=False)
         self._features.move_to_end(key)

@@ -69,14 +69,14 @@ def mask_layer(unet: torch.nn.Module) -> Layer:
     return Layer("input", max(n for n, level in inputs.items() if level == deepest))
 
 
-def transformer_of(unet: torch.nn.Module, layer: Layer) -> torch.nn.Module:
+def transformer_of(unet: Any, layer: Layer) -> torch.nn.Module:
     """The transformer block that holds a layer."""
     block = unet.middle_block if layer.part == "middle" else getattr(unet, f"{layer.part}_blocks")[layer.number]
     found = next(m for m in block if isinstance(m, SpatialTransformer)).transformer_blocks[layer.depth]
     return getattr(found, "_orig_mod", found)  # the block itself where a node has put a compiled one in its place
 
 
-def modules_after(unet: torch.nn.Module, layer: Layer) -> list[torch.nn.Module]:
+def modules_after(unet: Any, layer: Layer) -> list[torch.nn.Module]:
     """What runs only when the block of `layer` is done, from the U-Net's next output block on."""
     first = layer.number + 1 if layer.part == "output" else 0
     return [*unet.output_blocks[first:], unet.out] if layer.part != "input" else []
@@ -126,7 +126,7 @@ def _cross_attention_levels(unet: torch.nn.Module) -> dict[tuple[str, int], int]
     return found
 
 
-def _attends(block: torch.nn.Module) -> bool:
+def _attends(block: Any) -> bool:
     transformers = [m for m in block if isinstance(m, SpatialTransformer)]
     return any(t.transformer_blocks[0].attn2 is not None for t in transformers)
 
@@ -201,12 +201,12 @@ def attention_output(previous: Callable | None, q: Tensor, k: Tensor, v: Tensor,
     )  # fmt: skip
 
 
-def fused(function: Callable, *args: Any, **kwargs: Any) -> Tensor:
-    """PyTorch's fused attention in the place of `function`, as an override in the host's transformer options."""
+def fused(_function: Callable, *args: Any, **kwargs: Any) -> Tensor:
+    """PyTorch's fused attention in the place of the host's, as an override in the host's transformer options."""
     return attention_pytorch(*args, **kwargs)
 
 
-def differentiable(function: Callable, q: Tensor, k: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def differentiable(_function: Callable, q: Tensor, k: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """The host's attention for a guided pass, as an override: fused, but plain products where a CPU sees few keys.
 
     `k` is [B, T, C], or [B, heads, T, C / heads]. Of the host's attention functions only these two have a gradient in

@@ -56,8 +56,8 @@ class Watch:
         marks, entries = extra_options["cond_or_uncond"], extra_options["uuids"]
         for i, (mark, entry) in enumerate(zip(marks, entries)):
             if mark == COND and entry == self.entry:
-                rows = [x.chunk(len(marks))[i] for x in (q, k)]
-                probs = probabilities(*rows, extra_options["n_heads"]).mean(1)  # [B, S, T]
+                query, key = (x.chunk(len(marks))[i] for x in (q, k))
+                probs = probabilities(query, key, extra_options["n_heads"]).mean(1)  # [B, S, T]
                 height, width = extra_options["activations_shape"][-2:]
                 maps = torch.stack([probs[..., columns].mean(-1) for columns in self.columns], 1)
                 self.latest[layer] = maps.unflatten(-1, (height, width))

@@ -50,7 +50,7 @@ class Aliases:
     def of(self, weight: Tensor) -> Tensor:
         """An ordinary tensor on the same memory."""
         known, alias = self._known.get(id(weight), (None, None))
-        if known is not weight or alias.data_ptr() != weight.data_ptr():
+        if known is not weight or alias is None or alias.data_ptr() != weight.data_ptr():
             alias = torch.empty(0, dtype=weight.dtype, device=weight.device)
             alias.set_(weight.untyped_storage(), weight.storage_offset(), weight.shape, weight.stride())
             if isinstance(weight, torch.nn.Parameter):
@@ -80,15 +80,20 @@ def grad_ready(*roots: torch.nn.Module, layers: Sequence[Layer] = (), aliases: A
             quantized = any(hasattr(p, "_qdata") for p in parameters.values())
             special = _multiplies_fast(module)
             if hasattr(module, "weight_function") and (streamed or quantized or special or module.comfy_cast_weights):
-                changed = {n: [*getattr(module, n), torch.clone] for n in ("weight_function", "bias_function")}
+                changed: dict[str, Any] = {
+                    n: [*getattr(module, n), torch.clone] for n in ("weight_function", "bias_function")
+                }
                 if special:
                     changed["forward_comfy_cast_weights"] = types.MethodType(_MULTIPLY, module)
                 for name, value in changed.items():
                     undo.append((own, name, own.get(name, _MISSING)))
                     own[name] = value
-            for tensors in () if streamed else (parameters, module._buffers):
+            shelves: tuple[dict[str, Any], ...] = () if streamed else (parameters, module._buffers)
+            for tensors in shelves:
                 for name, p in tensors.items():
-                    if type(p) in (Tensor, torch.nn.Parameter) and p.is_inference():  # others know how to unpack
+                    if (
+                        p is not None and type(p) in (Tensor, torch.nn.Parameter) and p.is_inference()
+                    ):  # others know how to unpack
                         undo.append((tensors, name, p))
                         tensors[name] = aliases.of(p)
         yield

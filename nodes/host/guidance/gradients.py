@@ -216,7 +216,7 @@ def _joined(conds: Sequence[dict]) -> dict:
         return conds[0]
 
     def join(values: Sequence[Any]) -> Any:
-        tensors = [getattr(v, "cond", None) for v in values]
+        tensors: list[Any] = [getattr(v, "cond", None) for v in values]
         if not isinstance(tensors[0], Tensor) or tensors[0].ndim == 0 or all(t is tensors[0] for t in tensors):
             return values[0]
         return values[0]._copy_with(torch.cat(tensors))
@@ -256,7 +256,7 @@ def _guided_options(
         patches.pop("output_block_patch", None)
     if control:
         # ControlNet adds to the skip tensors in place; a copy keeps what earlier layers saved for the backward pass.
-        patches.setdefault("input_block_patch_after_skip", []).append(lambda h, extra_options: h.clone())
+        patches.setdefault("input_block_patch_after_skip", []).append(lambda h, _options: h.clone())
     for name in ("attn1_output_patch", "attn2_output_patch"):
         patches.setdefault(name, []).insert(0, _has_gradient)
     to["patches"] = patches

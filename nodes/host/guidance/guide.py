@@ -82,7 +82,7 @@ class EnergyTrace:
             return [(self.title, self.rows)], [0]
         curves = [("all objects", self.rows)]
         for i, (phrase, own) in enumerate(zip(self.phrases, self.numbers)):
-            rows = [(step, index, p[i]) for (step, index, _), p in zip(self.rows, self.parts)]
+            rows = [(step, index, p[i]) for (step, index, _), p in zip(self.rows, self.parts) if p is not None]
             curves.append((f"{', '.join(map(str, own))} {phrase}", rows))
         return curves, [0, *(own[0] for own in self.numbers)]
 

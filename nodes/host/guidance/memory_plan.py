@@ -67,8 +67,9 @@ class Economy:
 
     def leaner(self, images: int) -> bool:
         """Take the next leaner way for so many images; False if this was the leanest."""
-        if min(self.rows, images) > 1:
-            self.rows = min(self.rows, images) // 2
+        rows = images if self.rows is None else min(self.rows, images)
+        if rows > 1:
+            self.rows = rows // 2
         elif not self.checkpoint:
             self.checkpoint = True
         else:
@@ -139,8 +140,8 @@ def recomputed(unet: torch.nn.Module, layers: Sequence[Layer]) -> Iterator[None]
 
 def _checkpointed(forward: Callable, *args: Any, **kwargs: Any) -> Any:
     # The host counts its blocks in one dict that it hands down; the second time must see what the first one saw.
-    args, kwargs = [_kept(a) for a in args], {k: _kept(v) for k, v in kwargs.items()}
-    return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+    kept, named = [_kept(a) for a in args], {k: _kept(v) for k, v in kwargs.items()}
+    return checkpoint(forward, *kept, use_reentrant=False, preserve_rng_state=False, **named)
 
 
 def _kept(value: Any) -> Any:

@@ -28,7 +28,9 @@ def own_entries(run: SamplerRun, positive: Sequence[dict], conditioning: Sequenc
     """
     whole = [c for c in positive if c.get("area") is None and c.get("mask") is None] or positive
     alike = {_without_text(c): c for c in reversed(whole)}
-    return [_with_text(run, cond, *entry, batch) for cond in reversed(alike.values()) for entry in conditioning]
+    return [
+        _with_text(run, cond, entry[0], entry[1], batch) for cond in reversed(alike.values()) for entry in conditioning
+    ]
 
 
 def _without_text(cond: dict) -> tuple:

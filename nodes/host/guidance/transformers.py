@@ -310,7 +310,7 @@ def _rope_kernels() -> list[str]:
 
 
 def _formula(plain: Callable) -> tuple[Callable, Callable]:
-    def setup(ctx: Any, inputs: tuple, output: Any) -> None:
+    def setup(ctx: Any, inputs: tuple, output: Any) -> None:  # noqa: ARG001 (PyTorch names its arguments)
         ctx.tensors = [i for i, value in enumerate(inputs) if isinstance(value, Tensor)]
         ctx.inputs = tuple(None if isinstance(value, Tensor) else value for value in inputs)
         ctx.save_for_backward(*(inputs[i] for i in ctx.tensors))

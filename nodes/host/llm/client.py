@@ -174,7 +174,7 @@ class Client:
                 raise ServerError(f"{said} sent more than {MAX_BODY // 1024} KiB, which is no layout: choose another")
         return self._key.hide(raw.decode("utf-8", "replace"))
 
-    def _judge(self, reply: aiohttp.ClientResponse, raw: str, said: str, body: dict | None) -> dict:
+    def _judge(self, reply: aiohttp.ClientResponse, raw: str, said: str, body: dict | None) -> dict:  # noqa: C901 (a branch per status)
         status = reply.status
         detail = self._key.hide(_detail(raw))  # again, for JSON may spell the key in escapes
         if 300 <= status < 400:

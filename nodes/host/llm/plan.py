@@ -33,7 +33,7 @@ def with_server(
     server: Server,
     request: Request,
     decoding: Decoding,
-    show: Callable[[str], None] = lambda text: None,
+    show: Callable[[str], None] = lambda _text: None,
     patience: Patience | None = None,
     cache: ReplyCache | None = None,
     stopped: threading.Event | None = None,

@@ -270,7 +270,7 @@ def key_of(server: Server) -> Key:
 
 def _from_keyring(name: str) -> str:
     try:
-        import keyring
+        import keyring  # pyright: ignore[reportMissingImports] (an extra of the user's)
     except ImportError:
         raise ValueError(
             f'the key "{name}" is in the system keyring, but the Python package keyring is not installed: install it, '

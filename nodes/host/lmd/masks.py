@@ -35,15 +35,16 @@ def new_masks(
     given: Tensor | None = None,
 ) -> ObjectRuns:
     """The runs with masks from `source` (one of SOURCES). Raises ValueError naming an input that is missing."""
-    size = tuple(objects.noise.shape[-2:])
+    height, width = objects.noise.shape[-2:]
+    size = (height, width)
     if source == BOX:
-        return objects.with_masks([box_mask(r.box, *size)[None] for r in objects.runs])
+        return objects.with_masks([box_mask(r.box, height, width)[None] for r in objects.runs])
     if source == GIVEN:
         return objects.with_masks(_given(objects, given, size))
     if source in (ATTENTION, ATTENTION_IN_BOX):
         inside = source == ATTENTION_IN_BOX
         return objects.with_masks(
-            [attention_mask(r.mask_attention, r.box, *size, inside, threshold=threshold) for r in objects.runs]
+            [attention_mask(r.mask_attention, r.box, height, width, inside, threshold=threshold) for r in objects.runs]
         )
     missing = [name for name, value in (("sam_model", sam), ("vae", vae)) if value is None]
     if missing:

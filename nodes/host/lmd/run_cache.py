@@ -7,7 +7,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import comfy.model_management
 import torch
@@ -88,7 +88,8 @@ class RunCache:
         size = sum(t.numel() * t.element_size() for t in tensors)
         self._entries[key] = _Entry(value, size, weakref.ref(owner, self._drop))
         self._entries.move_to_end(key)
-        limit = min(self.max_bytes, comfy.model_management.get_free_memory(torch.device("cpu")) / RAM_SHARE)
+        free = cast(int, comfy.model_management.get_free_memory(torch.device("cpu")))
+        limit = min(self.max_bytes, free / RAM_SHARE)
         while len(self._entries) > 1 and sum(e.size for e in self._entries.values()) > limit:
             self._entries.popitem(last=False)
 
