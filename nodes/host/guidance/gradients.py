@@ -20,7 +20,8 @@ from ....lmd.sampling.energy import AttentionMap, Energies
 from .attention import GUIDED_PASS, Capture, Layer, LayersDone, add_patches, differentiable
 from .grad_weights import grad_ready, normal
 from .memory_plan import ADVICE, Economy, GuidanceOutOfMemory, is_out_of_memory, recomputed
-from .transformers import OVERRIDE, Blocks, TextCapture, differentiable_pass
+from .rope_gradients import differentiable_pass
+from .transformers import OVERRIDE, Blocks, TextCapture
 
 log = logging.getLogger(__name__)
 HALF_LOSS_SCALE = 1024.0  # keeps small gradients above half precision's smallest numbers
