@@ -7,7 +7,14 @@ import pytest
 import torch
 from ella_lmd.lmd.layout import Box
 from ella_lmd.lmd.sampling import compose, energy, masks, schedule
-from ella_lmd.lmd.sampling.guidance import Guidance, GuidanceOptions, NonFiniteEnergy, parse_iterations, step_scale
+from ella_lmd.lmd.sampling.guidance import (
+    Guidance,
+    GuidanceOptions,
+    NonFiniteEnergy,
+    parse_iterations,
+    reference_index,
+    step_scale,
+)
 
 
 def a_map(height: int, width: int, batch: int = 1, tokens: int = 4, seed: int = 0) -> energy.AttentionMap:
@@ -103,7 +110,10 @@ def test_a_mask_that_is_not_square_has_its_centre_and_box_in_its_own_sides():
             empty(torch.zeros(3, 3, dtype=torch.bool))
 
 
-@pytest.mark.parametrize(("dx", "dy"), [(3, 0), (-3, 0), (0, 2), (0, -2), (9, 9), (-9, 1), (2, -1), (-1, 1), (0, 0)])
+@pytest.mark.parametrize(
+    ("dx", "dy"),
+    [(3, 0), (-3, 0), (0, 2), (0, -2), (9, 9), (-9, 1), (4, 0), (-5, 0), (0, 3), (0, -3), (2, -1), (-1, 1), (0, 0)],
+)
 def test_a_shift_brings_zeros_in_however_far_it_goes(dx, dy):
     x = torch.arange(1.0, 7.0).view(1, 2, 3)
     wanted = torch.zeros_like(x)
@@ -128,6 +138,11 @@ def test_a_floor_is_a_fifth_of_the_canvas_unless_told_otherwise():
     box = Box(0.1, 0.1, 0.2, 0.5)
     assert compose.centred_box(box, False, "floor_padding").y == pytest.approx(0.3)
     assert compose.centred_box(box, False, "floor_padding", floor_padding=0.1).y == pytest.approx(0.4)
+
+
+def test_without_objects_the_background_is_all_and_is_known_at_one_step():
+    composed, owner = compose.compose(torch.ones(1, 2, 3), [])
+    assert composed.shape == (1, 1, 2, 3) and composed.all() and not owner.any()
 
 
 def test_guidance_is_there_when_it_has_weight_and_some_step():
@@ -176,6 +191,10 @@ def test_one_broken_number_of_a_gradient_is_enough():
     gradient[1, 2] = math.inf
     with pytest.raises(NonFiniteEnergy, match=r"image \[1\] of the batch"):
         Guidance(GuidanceOptions()).step(torch.zeros(2, 3), 0, lambda x: (torch.ones(2) * 9, gradient), 1.0)
+
+
+def test_timesteps_fall_to_the_reference_steps_around_them():
+    assert [reference_index(t) for t in (1020, 999, 980, 979, 19, 0, -20)] == [0, 0, 0, 1, 49, 49, 49]
 
 
 def test_a_noise_level_beyond_the_schedule_is_its_end():
