@@ -280,7 +280,8 @@ class Interpreter(References):
             return
         targets = self.resolve(clause.targets, besides=subjects)
         wanted = [t.text for t in clause.targets if isinstance(t, Reference)]
-        if not targets and wanted and not self.scene.left_out and not self.mentions:
+        itself = subjects and wanted[:1] == ["it"]  # "a sign with STOP on it"
+        if not targets and wanted and not self.scene.left_out and not itself:
             self.scene.note(f'not understood: what "{wanted[0]}" stands for')
         self.relate(clause.kind, subjects, targets)
 

@@ -14,6 +14,7 @@ from .usual_sizes import FLYING, size_of
 MARGIN = 0.035
 MIN_AREA = 0.004  # of the canvas: smaller boxes hold nothing that a model could draw
 _LARGER = 1.6
+_CROWD = 12  # boxes in one place
 _LEAST_SLOT = 0.4  # of what all slots of an axis want, before they share it
 _ORDER = {"flat": 7, "in": 0, "on": 1, "under": 2, "behind": 3, "front": 3, "above": 4, "below": 4, "between": 5}
 
@@ -42,10 +43,13 @@ class Arranger:
             for cell, (y0, y1) in _slots(part, 1)
         ]
         scales = [_largest_scale(cell, rect, w * h) for cell, rect in cells]
+        crowd = any(len(_keys(cell)) >= _CROWD for cell, _ in cells)
         whole = Block()
         for (cell, rect), own in zip(cells, scales):
             align = _align(cell, 0), _align(cell, 1)
-            limit = max(1.25 * min(scales), 0.6 * own)  # sizes stay comparable, but one narrow cell shrinks no other
+            limit = 1.25 * min(scales)  # sizes stay comparable
+            if crowd and len(_keys(cell)) < _CROWD:
+                limit = max(limit, 0.6 * own)  # but a crowd in one place shrinks nothing elsewhere
             whole.absorb(_fit(cell, rect, align, w * h, limit))
         return {k: _visible(Rect(r.x / w, r.y / h, r.w / w, r.h / h)) for k, r in whole.rects.items()}
 
@@ -245,6 +249,10 @@ class Arranger:
         if not holds(kind, first, second):
             names = [" and ".join(t.phrase for t in ts) for ts in (subjects, targets)]
             self.scene.note(f'contradiction: "{names[0]}" cannot also be {kind} "{names[1]}"')
+
+
+def _keys(blocks: list[Block]) -> list[Key]:
+    return [key for block in blocks for key in block.rects]
 
 
 def _order_sizes(scene: Scene) -> None:
