@@ -11,7 +11,7 @@ from ella_lmd.lmd.layout import Box, Layout, LayoutObject
 from ella_lmd.lmd.prompts import overall_prompt
 from ella_lmd.lmd.sampling.energy import GuidedObject
 from ella_lmd.lmd.sampling.guidance import GuidanceOptions
-from ella_lmd.nodes.host.guidance import transformers
+from ella_lmd.nodes.host.guidance import sampler_run, transformers
 from ella_lmd.nodes.host.guidance.attention import UnsupportedModel
 from ella_lmd.nodes.host.guidance.gradients import GradientJob, energy_gradients
 from ella_lmd.nodes.host.guidance.guide import EnergyTrace, Target, patch_guidance
@@ -230,3 +230,41 @@ def test_layout_guidance_takes_a_transformer_with_its_own_text_encoder():
     steps = {s: [float(e.mean()) for t, _, e in trace.rows if t == s] for s, _, _ in trace.rows}
     assert steps and all(e[-1] < e[0] for e in steps.values() if len(e) > 1)
     assert trace.phrases == tuple(g.phrase for g in overall_prompt(LAYOUT).groups)
+
+
+@pytest.mark.parametrize("name", ["Flux", "Qwen-Image"])
+def test_the_rows_of_a_reference_picture_are_neither_text_nor_image(name):
+    """Edit models append the reference's rows to the image's: the grid stays the latent's, and the energy falls."""
+    family = FAMILIES[name]
+    family = replace(family, extra={**family.extra, "reference_latents": [torch.ones(1, *family.latent)]})
+    model = transformer_models.model(family)
+    seen = []
+
+    def noted(*args):
+        seen.append(transformers.find_text_calls(*args))
+        return seen[-1]
+
+    patched, positive, trace = guided(model, family)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampler_run, "find_text_calls", noted)
+        sample(patched, family, positive, steps=2)
+    (calls,) = seen
+    assert (calls.height, calls.width) == (8, 8) and len(calls.image) == 64 and calls.lengths[1] == 12 + 2 * 64
+    first, *_, last = [float(e.mean()) for t, _, e in trace.rows if t == 0]
+    assert last < first
+
+
+def test_a_run_that_starts_in_the_middle_and_streamed_weights_are_guided_too():
+    family = FAMILIES["Lumina 2"]
+    model = transformer_models.model(family)
+    patched, positive, trace = guided(model, family)
+    latent = {"samples": torch.zeros(1, *family.latent)}
+    negative = transformer_models.conditioning(family, seed=2)
+    nodes.common_ksampler(patched, 1, 4, 3.0, "euler", "normal", positive, negative, latent, denoise=0.5)
+    whole = [float(e.mean()) for _, _, e in trace.rows]
+    assert whole and whole[1] < whole[0]
+    for module in model.model.diffusion_model.modules():
+        if hasattr(module, "comfy_cast_weights"):
+            module.comfy_cast_weights = True  # as with little memory: weights are cast for each layer
+    nodes.common_ksampler(patched, 1, 4, 3.0, "euler", "normal", positive, negative, latent, denoise=0.5)
+    assert [float(e.mean()) for _, _, e in trace.rows] == pytest.approx(whole, abs=1e-5)
