@@ -21,6 +21,7 @@ from .attention import GUIDED_PASS, Capture, Layer, LayersDone, add_patches, dif
 from .grad_weights import grad_ready, normal
 from .memory_plan import ADVICE, Economy, GuidanceOutOfMemory, is_out_of_memory, recomputed
 from .rope_gradients import differentiable_pass
+from .tiles import NotATile, Tiles, without_tiles
 from .transformers import OVERRIDE, Blocks, TextCapture
 
 log = logging.getLogger(__name__)
@@ -122,6 +123,18 @@ def _all_passes(guider, images, model_options, layers, economy) -> list[Found]:
 
 
 def _one_pass(guider, images, model_options, layers, economy: Economy) -> list[Found]:
+    if getattr(model_options.get("context_handler"), "dim", None) == 0:
+        # Windows of images, of which each is guided by itself.
+        model_options = {k: v for k, v in model_options.items() if k != "context_handler"}
+    try:
+        return _differentiated(guider, images, model_options, layers, economy)
+    except NotATile:
+        model_options, names = without_tiles(model_options)
+        log.warning("%s gives the U-Net something else than parts of the latent: guiding without it", names)
+        return _differentiated(guider, images, model_options, layers, economy)
+
+
+def _differentiated(guider, images, model_options, layers, economy: Economy) -> list[Found]:
     model = guider.inner_model
     parts = _consecutive(images)
     cond = _joined([_rows_of(job.cond, rows, len(job.x)) for job, rows in parts])
@@ -144,9 +157,12 @@ def _one_pass(guider, images, model_options, layers, economy: Economy) -> list[F
                 aliases = None if model.current_patcher.hook_patches else economy.aliases
                 unet_layers = () if isinstance(layers, Blocks) else layers
                 ready = grad_ready(*roots, layers=unet_layers, aliases=aliases)
+                tiles = Tiles(capture, _in_area(leaf, cond.get("area")))
+                tiles.patch(options["transformer_options"])
                 with ready, _leanly(economy.checkpoint, model, layers), _as_transformer(layers):
                     with contextlib.suppress(LayersDone):
                         comfy.samplers.calc_cond_batch(model, [[normal(cond)]], leaf, sigma.clone(), options)
+                    tiles.finish()
                     if not capture.maps:
                         return [None] * len(images)
                     values, start = [], 0
@@ -169,6 +185,14 @@ def _one_pass(guider, images, model_options, layers, economy: Economy) -> list[F
                 raise
             log.warning("another node's patch writes in place, which cannot be differentiated: guiding without it")
     raise AssertionError("unreachable")
+
+
+def _in_area(x: Tensor, area: Sequence[int] | None) -> Tensor:
+    """What the host gives the U-Net of `x` for a conditioning entry of an area `(h, w, y, x)` in latent cells."""
+    if area is None or len(area) != 4:
+        return x
+    height, width, top, left = area
+    return x[..., top : top + height, left : left + width]
 
 
 def _as_transformer(layers: Sequence[Layer] | Blocks) -> contextlib.AbstractContextManager:

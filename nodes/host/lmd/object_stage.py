@@ -35,6 +35,7 @@ from ..guidance.memory_plan import images_that_fit, is_out_of_memory
 from ..guidance.parallel_runs import OutOfStep, add_lanes
 from ..guidance.sampler_run import SamplerRun
 from ..guidance.step_hooks import RunHook
+from ..guidance.tiles import refuse_tiles
 from ..guidance.token_positions import encode, guided_objects, tokenizer
 from .independence import hooks_per_image, not_per_image
 from .run_cache import OBJECT_RUNS, model_signature, signature
@@ -245,6 +246,7 @@ class ObjectStage:
         observer = _StepObserver([target.objects[0].word for target in targets])
         add_patches(patched.model_options["transformer_options"], self.layers, observer.patch)
         use_fused_on_cpu(patched)
+        refuse_tiles(patched, *jobs[0].noise.shape[-2:], "Box Grounded Sampler")
         guides: dict[int, Guide] = {}
         own: dict[int, stages.ObjectStage] = {}
 
