@@ -19,6 +19,8 @@ def connect(address: str = "") -> Any:
         import ray
     except ImportError:
         raise ValueError("--ray needs the package ray: pip install ray in this environment") from None
+    if ray.is_initialized():
+        return ray
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     environment: dict[str, Any] = {"env_vars": kept}
     if address:  # other machines get the checkout from this one

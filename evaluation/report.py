@@ -148,8 +148,8 @@ def _categories(row: RowResult) -> dict[str, float]:
 
 
 def _cost(drawn: Sequence[dict]) -> dict:
-    """Seconds and memory per image, as far as they were measured."""
-    seconds = [r["seconds"] for r in drawn if isinstance(r.get("seconds"), (int, float))]
+    """Seconds and memory per image, as far as they were measured and an image shared no sampling with another row."""
+    seconds = [r["seconds"] for r in drawn if isinstance(r.get("seconds"), (int, float)) and not r.get("shared")]
     peaks = [r["peak_mib"] for r in drawn if isinstance(r.get("peak_mib"), (int, float))]
     return {
         "seconds per image": sum(seconds) / len(seconds) if seconds else None,

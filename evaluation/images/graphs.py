@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -210,6 +210,12 @@ def graph_of(job: Job, workflows: Callable[[str], dict]) -> dict:
     if name := job.settings.get("workflow"):
         return fill(workflows(name), job.settings["inputs"], values(job))
     return ROWS[job.settings["base"]].build(Graph(job))
+
+
+def shared(graph: dict, cached: Iterable[str]) -> list[str]:
+    """The sampling nodes whose result ComfyUI still had from another row: such an image's time is not its own."""
+    kinds = {graph[node]["class_type"] for node in cached if node in graph}
+    return sorted(kind for kind in kinds if "Sampl" in kind or "Compos" in kind)
 
 
 def values(job: Job) -> dict[str, Any]:

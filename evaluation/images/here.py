@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from ..run import Job
-from .graphs import graph_of
+from .graphs import graph_of, shared
 
 
 class Silent:
@@ -49,7 +49,7 @@ class Executor:
         for set_folder in (folder_paths.set_output_directory, folder_paths.set_temp_directory):
             set_folder(self._folder.name)
         asyncio.run(_register())
-        # None of a job's own results are kept: a row's time is its own. Loaders' are, by the host's cache.
+        # The host's cache keeps what the next graph has in common, loaders above all.
         arguments = {"lru": 0, "ram": 2.0, "ram_inactive": 2.0}
         self._executor = execution.PromptExecutor(Silent(), execution.CacheType.CLASSIC, arguments)
         self._count = 0
@@ -77,7 +77,9 @@ class Executor:
         if not self._executor.success:
             raise RuntimeError(_failure(self._executor.status_messages))
         image = self._image(graph, self._executor.history_result["outputs"])
-        return image, {"seconds": round(seconds, 3), "peak_mib": peak_mib(self._device), "on": describe(self._device)}
+        took = {"seconds": round(seconds, 3), "peak_mib": peak_mib(self._device), "on": describe(self._device)}
+        cached = next((d["nodes"] for e, d in self._executor.status_messages if e == "execution_cached"), ())
+        return image, took | {"shared": shared(graph, cached)}
 
     def _image(self, graph: dict, outputs: dict) -> Image.Image:
         """The first image of the last saving node; its file is removed."""

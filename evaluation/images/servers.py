@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..run import Job
 from ..spread import LaneDied
-from .graphs import graph_of
+from .graphs import graph_of, shared
 
 _GONE = (urllib.error.URLError, OSError, http.client.HTTPException, TimeoutError)
 
@@ -52,7 +52,9 @@ class ServerLane:
             self._cancel(number)
             raise
         image = self._fetch(graph, entry)
-        return image, {"seconds": round(_took(entry, time.monotonic() - start), 3), "peak_mib": None, "on": self._about}
+        took = {"seconds": round(_took(entry, time.monotonic() - start), 3), "peak_mib": None, "on": self._about}
+        cached = next((d.get("nodes", ()) for e, d in entry["status"]["messages"] if e == "execution_cached"), ())
+        return image, took | {"shared": shared(graph, cached)}
 
     def _wait(self, number: str, start: float) -> dict:
         looks = 0

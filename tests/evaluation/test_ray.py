@@ -18,7 +18,8 @@ from PIL import Image  # noqa: E402
 
 @pytest.fixture(scope="module")
 def cluster():
-    yield ray_lanes.connect()
+    ray_lanes.connect()
+    yield ray_lanes.connect()  # one program draws and asks
     ray.shutdown()
 
 
