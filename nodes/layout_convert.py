@@ -54,7 +54,7 @@ class LMDLayoutFromBoxes(io.ComfyNode):
             display_name="LMD Layout from Boxes",
             category=CATEGORY,
             description="Makes a layout from boxes of other nodes: detections (RT-DETR, SAM 3, faces), Create Bounding "
-            "Boxes, box elements, or their text. So an image becomes a layout that you can edit and draw anew.",
+            "Boxes, box elements, or their text. So an image becomes a layout that you can edit and draw again.",
             search_aliases=["bounding box to layout", "bbox", "detection to layout", "image to layout", "elements"],
             inputs=[
                 io.MultiType.Input("boxes", [io.BoundingBox, io.Array, io.String],

@@ -26,7 +26,7 @@ Ask = Callable[[Messages], "str | Answer"]
 class Request:
     """What to ask for. With `previous`, `change` says how that layout is to be changed.
 
-    `examples` 0..7; `reasks`: how often a faulty answer is asked again; `mend`: repair the geometry at the end;
+    `examples` 0..7; `reasks`: how many times to ask again after a faulty answer; `mend`: repair the geometry at the end;
     `as_json`: the answer's form.
     """
 
@@ -69,7 +69,7 @@ class Request:
 class Outcome:
     """The finished layout and how it came about: `replies` as received, `asked` what was asked again, `mended` what
     code changed in the geometry, `left` what is still wrong. `first` is the first reply's layout, None when it could
-    not be read; `chosen` the best layout before anything was mended.
+    not be read; `chosen` the best layout before any repair.
     """
 
     layout: Layout

@@ -1,4 +1,4 @@
-"""A changed layout keeps what the instruction does not speak of, box for box, whatever the language model wrote."""
+"""A changed layout keeps what the instruction does not mention, box for box, whatever the language model wrote."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SNAP = 1.5  # pixels: what rounding to whole numbers may move
 def keep_unspoken(previous: Layout, new: Layout, instruction: str) -> Layout:
     """`new` with every object, and the background and negative prompt, restored that `instruction` leaves alone.
 
-    An instruction that speaks of everything, or is not in English, only has its rounding undone.
+    An instruction that mentions everything, or is not in English, only has its rounding undone.
     """
     if set(re.findall(r"\w+", instruction.lower())) & _ALL or not is_english(instruction):
         return replace(new, objects=tuple(_snapped(o, previous, new) for o in new.objects))
@@ -47,7 +47,7 @@ def same_head(a: LayoutObject, b: LayoutObject) -> bool:
 
 
 def _mentions(instruction: str) -> list[tuple[str, set[str]]]:
-    """The nouns that an instruction speaks of, each with the colours in front of it; what is only added is left out."""
+    """The nouns that an instruction mentions, each with the colours in front of it; what is only added is left out."""
     found = []
     adding = False
     for clause in re.split(r"[,.;:]|\band\b|\bthen\b", instruction.lower()):
@@ -93,6 +93,6 @@ def _snapped(new: LayoutObject, previous: Layout, canvas: Layout) -> LayoutObjec
 
 
 def _text(before: str, after: str, about: set[str]) -> str:
-    """The model's new text only where the instruction speaks of what changed in it, or of the scene as such."""
+    """The model's new text only where the instruction mentions what changed in it, or of the scene as such."""
     old, new = set(nouns(before)) - _PLAIN, set(nouns(after)) - _PLAIN
     return after if (old ^ new) & about or about & _SCENE else before

@@ -1,12 +1,19 @@
 """A user's edits: they win until a new layout arrives, nothing that they leave alone changes, and no text is lost."""
 
+import contextlib
 import json
 from dataclasses import replace
 
 import pytest
 from ella_lmd.lmd.convert import user_edits
+from ella_lmd.lmd.convert.boxes import layout_from, regions_in
+from ella_lmd.lmd.convert.masks import to_masks
+from ella_lmd.lmd.convert.regions import to_elements
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
+from ella_lmd.lmd.pictures import layout_picture
 from ella_lmd.lmd.planner.offline import plan
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 THIRD = Box(1 / 3, 1 / 7, 1 / 3, 0.5)
 PLANNED = Layout(
@@ -108,3 +115,66 @@ def test_text_that_is_no_layout_is_refused_with_the_place(text, told):
     with pytest.raises(ValueError, match=".") as error:
         user_edits.apply(PLANNED, text)
     assert told in str(error.value)
+
+
+_VALUES = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.floats(), st.integers(), st.sampled_from([10**400, "a cat", "\ud800", "", "\x00"])
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=5),
+        st.dictionaries(
+            st.sampled_from(["layout", "canvas", "objects", "phrase", "box", "background", "negative", "upstream", "bbox",
+                             "x", "y", "width", "height", "label", "desc", "metadata"]), inner, max_size=6),
+    ),
+    max_leaves=25,
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(_VALUES)
+def test_any_json_is_a_layout_or_an_ordinary_error(value):
+    text = json.dumps(value)
+    for read in (
+        user_edits.read,
+        Layout.from_json,
+        lambda t: layout_from(t, 512, 512),
+        lambda _: regions_in(value, 512, 512),
+    ):
+        try:
+            read(text)
+        except ValueError as error:
+            assert str(error).encode("utf-8")
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(
+    st.lists(
+        st.tuples(st.text(min_size=1, max_size=30).filter(str.strip), st.floats(-1e3, 1e3), st.floats(1e-9, 1e3)),
+        max_size=4,
+    ),
+    st.text(max_size=60),
+)
+def test_any_layout_that_can_be_made_can_be_written_drawn_and_read_again(things, text):
+    objects = []
+    for phrase, at, size in things:
+        with contextlib.suppress(ValueError):
+            objects.append(LayoutObject(phrase, Box(at, at, size, size)))
+    layout = Layout(128, 64, tuple(objects), text, text, text)
+    layout_picture.draw(layout)
+    to_masks(layout)
+    layout.to_bounding_boxes()
+    to_elements(layout)
+    written = layout.to_json()
+    json.dumps(written, ensure_ascii=False).encode("utf-8")
+    assert user_edits.fingerprint(layout)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"layout": ' * 50_000, "9" * 6000, "1e400", '{"layout": {"canvas": [1e400, 8], "objects": []}}',
+             '{"objects": {"a": 1}}', '{"objects": [{"phrase": "a", "box": [1e400, 0, 1, 1]}]}', "[]", '{"layout": 5}',
+             '{"objects": [{"phrase": "a", "box": [0, 0, 1e300, 1]}]}', '{"objects": [], "upstream": 5, "layout": {"objects": []}}']
+)  # fmt: skip
+def test_odd_edits_are_refused_in_words(text):
+    with pytest.raises(ValueError):
+        user_edits.read(text)
