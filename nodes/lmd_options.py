@@ -85,6 +85,10 @@ class LMDOptionsNode(io.ComfyNode):
                 io.Int.Input("objects_at_once", default=o.objects_at_once, min=0, max=64, optional=True, advanced=True,
                              tooltip="How many objects are generated in one batch: 0 = as many as fit the free memory. "
                              "It changes the speed, not the result; 1 needs the least memory."),
+                io.Boolean.Input("catch_up", default=g.catch_up, optional=True, advanced=True,
+                                 tooltip="For runs of fewer than 50 steps: each step also does the iterations of the "
+                                 "fiftieths of the schedule that it passes over, so guidance costs as much as with 50. "
+                                 "Measured with 4 and 5 steps, it made no picture better."),
             ],
             outputs=[OptionsType.Output(display_name="options", tooltip="For Box Grounded Sampler or Layout Guidance.")],
         )  # fmt: skip
@@ -100,7 +104,7 @@ class LMDOptionsNode(io.ComfyNode):
     @classmethod
     def execute(
         cls, loss_scale, loss_threshold, iterations, last_guided_step, fg_weight, bg_weight, reference_weight,
-        fg_top_p, bg_top_p, energy, **stage,
+        fg_top_p, bg_top_p, energy, catch_up=False, **stage,
     ) -> io.NodeOutput:  # fmt: skip
         published = PRESETS["reference"].guidance
         energy = replace(
@@ -109,7 +113,7 @@ class LMDOptionsNode(io.ComfyNode):
         )  # fmt: skip
         guidance = replace(
             published, loss_scale=loss_scale, loss_threshold=loss_threshold, energy=energy,
-            max_iter=parse_iterations(iterations), max_index_step=last_guided_step,
+            max_iter=parse_iterations(iterations), max_index_step=last_guided_step, catch_up=catch_up,
         )  # fmt: skip
         return io.NodeOutput(LMDOptions(guidance=guidance, **stage))
 

@@ -68,6 +68,12 @@ def options(preset: str = "reference", guided: bool = True, **changes: Any):
     return found if guided else replace(found, guidance=replace(found.guidance, loss_scale=0.0))
 
 
+def catching_up():
+    """LMD's options with the iterations of the reference steps that a run of few steps passes over."""
+    found = options()
+    return replace(found, guidance=replace(found.guidance, catch_up=True))
+
+
 def without_transfer(options: Any):
     energy = replace(options.guidance.energy, reference_weight=0.0)
     return replace(options, guidance=replace(options.guidance, energy=energy))
@@ -124,6 +130,7 @@ IN_PLACE = partial(options, centre=False, align=False)  # objects drawn where th
 ROWS: dict[str, Callable] = {
     PLAIN: plain,
     "energy only": one_run(options),
+    "energy only, catch up": one_run(catching_up),
     "backward guidance": one_run(backward_guidance),
     "composition only": lmd(partial(options, guided=False)),
     "no transfer": lmd(transfer=False),
