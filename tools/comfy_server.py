@@ -108,6 +108,8 @@ def server(base: Path, *arguments: str, cpu: bool = False) -> Iterator[Server]:
     command = [sys.executable, str(host_path() / "main.py"), "--port", str(port), "--base-directory", str(base)]
     command += ["--database-url", "sqlite:///:memory:", "--disable-api-nodes", *arguments]
     command += ["--cpu"] if cpu else cpu_arguments()
+    if root := os.environ.get("ELLA_LMD_FRONT_END"):  # another one than ComfyUI's own requirement
+        command += ["--front-end-root", root]
     env = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0", **os.environ}
     with open(log, "w") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=base, env=env)

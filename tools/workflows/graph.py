@@ -98,6 +98,40 @@ def to_api(workflow: dict, object_info: dict) -> dict:
     return prompt
 
 
+FOOTER = 50  # pixels below a node: the front end says there that a model file is missing
+_TITLE = 30
+
+
+def leave_room(nodes: list[dict]) -> None:
+    """Move nodes down where one with model files has less than `FOOTER` pixels below it."""
+    for node in sorted(nodes, key=lambda n: n["pos"][1]):
+        if node["properties"].get("models"):
+            lacking = FOOTER - min((gap(node, n) for n in below(node, nodes)), default=FOOTER)
+            if lacking > 0:
+                for n in _column(node, nodes):
+                    n["pos"] = [n["pos"][0], n["pos"][1] + lacking]
+
+
+def gap(node: dict, lower: dict) -> float:
+    """Pixels between a node's lower edge and the title of one below it."""
+    return lower["pos"][1] - _TITLE - node["pos"][1] - node["size"][1]
+
+
+def below(node: dict, nodes: list[dict]) -> list[dict]:
+    """The nodes that lie lower and partly under it."""
+    x, width = node["pos"][0], node["size"][0]
+    return [n for n in nodes if n["pos"][1] > node["pos"][1]
+            and n["pos"][0] < x + width and x < n["pos"][0] + n["size"][0]]  # fmt: skip
+
+
+def _column(node: dict, nodes: list[dict]) -> list[dict]:
+    """What lies below a node, below that, and so on."""
+    found: list[dict] = []
+    for n in below(node, nodes):
+        found += [m for m in (n, *_column(n, nodes)) if m not in found]
+    return found
+
+
 class Builder:
     """Writes a workflow as the browser saves it: `add` nodes with their inputs, `note` texts, then `save`."""
 
@@ -176,4 +210,5 @@ class Builder:
         }  # fmt: skip
 
     def save(self, path: Path) -> None:
+        leave_room(self.nodes)
         path.write_text(json.dumps(self.workflow(), indent=1, ensure_ascii=False) + "\n")

@@ -104,8 +104,8 @@ def local_model(info: dict) -> Builder:
     lmd(b, planner, loader, 480)
     b.note(
         "## A local language model plans the picture\n"
-        "The answer is checked against the prompt, a faulty one is asked again with its faults named, and boxes that "
-        "are still in the wrong place are mended. The planner shows all of it below its picture.\n\n"
+        "The answer is checked against the prompt. A faulty one is asked for again, with its faults listed, and boxes "
+        "that are still in the wrong place are fixed. The planner shows all of it below its picture.\n\n"
         f"{OLLAMA}Needs **models/checkpoints/{CHECKPOINT}**.",
         (1240, 690), (420, 300), "How this works",
     )  # fmt: skip
@@ -175,8 +175,8 @@ def edit(info: dict) -> Builder:
     lmd(b, second, loader, 1320)
     b.note(
         "## Change a layout in words\n"
-        "The second planner takes the first one's layout as **previous** and changes it by **instruction**. What the "
-        "instruction does not speak of stays, box for box; put a third planner behind it for another round.\n\n"
+        "The second planner takes the first one's layout as **previous** and changes it by **instruction**. Everything "
+        "it doesn't mention keeps its exact box; put a third planner behind it for another round.\n\n"
         f"{OLLAMA}Needs **models/checkpoints/{CHECKPOINT}**.",
         (2080, 690), (420, 320), "How this works",
     )  # fmt: skip
