@@ -140,7 +140,7 @@ class Layout:
         }
 
     @classmethod
-    def from_json(cls, data: dict | str) -> Layout:
+    def from_json(cls, data: object) -> Layout:
         """Read the wire form. Raises ValueError naming the field that is wrong."""
         if isinstance(data, str):
             data = json_in(data)

@@ -115,7 +115,7 @@ async def _answered(source: dict, question: str) -> tuple[Answer, tuple[str, ...
     if source["source"] == MODEL:
         return answer_in(generate(source.get("clip"), question, seed, CAPTION_TOKENS)), ()
     if source["source"] == SERVER:
-        server = servers.named(source.get("server"))
+        server = servers.named(source.get("server") or "")
         answer = await in_thread(lambda stopped: caption_from_server(server, question, seed, CAPTION_TOKENS, stopped))
         return answer, servers.listed().faults
     return answer_in(within("the reply", source["reply"], MAX_REPLY)), ()

@@ -74,7 +74,7 @@ def _label(pen, index: int, phrase: str, frame, size, taken) -> bool:
     """Number and phrase on a plate in the box's colour, where it covers no other plate; False when the phrase is cut."""
     x0, y0, x1, y1 = frame
     width, height = size
-    best = None
+    best: tuple[float, tuple, str, int] | None = None
     for shown, points in _texts(index + 1, phrase, max(x1 - x0, 0), max(_SMALLEST, min(width, height) // 24)):
         w, h = fonts.length(shown, points) + points * 0.6, points * 1.35
         for x, y in ((x0, y0), (x0, y0 - h), (x0, y1), (x0, y1 - h), (x1 - w, y0), (x0, (y0 + y1 - h) / 2), (x1, y0)):
@@ -85,8 +85,9 @@ def _label(pen, index: int, phrase: str, frame, size, taken) -> bool:
                 best = (hit, plate, shown, points)
             if hit == 0:
                 break
-        if best[0] == 0:
+        if best is not None and best[0] == 0:
             break
+    assert best is not None, "there is always a text to try"
     _, plate, shown, points = best
     taken.append(plate)
     colour = PALETTE[index % len(PALETTE)]

@@ -112,7 +112,8 @@ def row(blocks: list[Block], baseline: bool = True, gap: float = GAP) -> Block:
 
 def flow(blocks: list[Block], width: float, height: float) -> Block:
     """Independent blocks in the number of rows that lets them grow most in `width` x `height`."""
-    best, best_scale = None, -1.0
+    best: list[list[Block]] = [blocks]
+    best_scale = -1.0
     total = sum(b.bounds().w + GAP for b in blocks)
     for rows in range(1, len(blocks) + 1):
         lines: list[list[Block]] = [[]]

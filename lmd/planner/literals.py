@@ -48,6 +48,11 @@ class Budget:
             raise LiteralError("the text is too tangled to be read", at)
 
 
+def _end(pattern: re.Pattern, text: str, at: int, stop: int) -> int:
+    found = pattern.match(text, at, stop)
+    return found.end() if found else at
+
+
 def read_literal(text: str, start: int, budget: Budget | None = None) -> tuple[object, int]:
     """The literal that begins at `start` and the position behind it. Raises LiteralError.
 
@@ -64,7 +69,7 @@ class _Scanner:
         """Behind white space and comments."""
         text, start = self.text, at
         while True:
-            at = _BLANK.match(text, at).end()
+            at = _end(_BLANK, text, at, len(text))
             c = text[at : at + 1]
             if c == "/" and text.startswith("/*", at):
                 end = text.find("*/", at + 2)
@@ -178,7 +183,7 @@ class _Scanner:
                 piece, i = self.escape(i)
                 out.append(piece)
                 continue
-            after = _BLANK.match(text, i + 1, i + 200).end()
+            after = _end(_BLANK, text, i + 1, i + 200)
             if after >= len(text) or text[after] in ",:;=)]}" or text[i] not in "'\u2019" or self.is_comment(after):
                 self.budget.spend(i + 1 - start, at)
                 return "".join(out), i + 1

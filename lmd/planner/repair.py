@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
+from typing import cast
 
 from ..english.inflection import word_set
 from ..layout import Box, Layout, LayoutObject
@@ -92,7 +93,7 @@ def _carried(new: Layout, old: Layout) -> Layout:
         if not riders:
             break
         for k in riders:
-            i = _support(k, was)
+            i = cast(int, _support(k, was))  # riders have one
             dx, dy = now[i].centre[0] - was[i].centre[0], now[i].y + now[i].h - was[i].y - was[i].h
             now[k] = inside(Box(was[k].x + dx, was[k].y + dy, was[k].w, was[k].h))
         moved |= riders

@@ -258,7 +258,7 @@ def _number(value: object) -> float | None:
 
 def _numbers(values: list) -> list[float] | None:
     numbers = [_number(v) for v in values]
-    return None if None in numbers else numbers
+    return [n for n in numbers if n is not None] if None not in numbers else None
 
 
 def _box(value: object) -> list[float] | None:

@@ -25,7 +25,7 @@ class Example:
     """A worked answer on a 512 x 512 canvas; boxes are `(name, (left, top, width, height))` in pixels."""
 
     caption: str
-    objects: tuple[tuple[str, tuple[int, int, int, int]], ...]
+    objects: tuple[tuple[str, tuple[float, float, float, float]], ...]
     background: str
     negative: str = ""
 

@@ -157,6 +157,7 @@ class Guidance:
         return x
 
     def _active(self) -> Tensor:
+        assert self._loss is not None, "set before the first evaluation"
         return self._loss / self.options.loss_scale > self.options.loss_threshold
 
     def _check(self, energy: Tensor, gradient: Tensor, active: Tensor, index: int) -> None:

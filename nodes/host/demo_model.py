@@ -134,7 +134,7 @@ def empty_transformer() -> NextDiT:
 
 def text_state() -> dict[str, torch.Tensor]:
     """The shipped text encoder's weights as they lie in the file, with its `VOCABULARY` of token ids."""
-    state = comfy.utils.load_torch_file(str(model.WEIGHTS))
+    state, _ = model_files.load(str(model.WEIGHTS), REMEDY)
     text = comfy.utils.state_dict_prefix_replace(dict(state), {TEXT: ""}, filter_keys=True)
     return {**text, VOCABULARY: state[VOCABULARY]}
 

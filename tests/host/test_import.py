@@ -39,7 +39,7 @@ def test_importing_the_pack_brings_in_nothing_heavy():
     script = SCRIPT.format(host=str(HOST), root=str(ROOT))
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     run = subprocess.run(
-        [sys.executable, "-P", "-c", script], capture_output=True, text=True, check=False, env=environment
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, env=environment, cwd=HOST
     )
     assert run.returncode == 0, run.stderr[-2000:]
     found = json.loads(run.stdout.splitlines()[-1])

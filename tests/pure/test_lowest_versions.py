@@ -14,7 +14,7 @@ VERSIONS = "from importlib.metadata import version; print(version('inflect'), ve
 
 
 def oldest(*args: object) -> str:
-    result = subprocess.run([OLDEST, "-P", *args], capture_output=True, text=True)
+    result = subprocess.run([OLDEST, *args], capture_output=True, text=True, cwd=HOME)  # no checkout on its path
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 

@@ -46,7 +46,7 @@ class UnsupportedModel(ValueError):
     """The model is not a U-Net with cross-attention."""
 
 
-def guided_layers(unet: torch.nn.Module) -> tuple[Layer, ...]:
+def guided_layers(unet: Any) -> tuple[Layer, ...]:
     """LMD's layers by the model's structure, in running order: the middle, and the deepest output blocks that attend.
 
     SD1.x and 2.x: middle 0, output 3, 4, 5; SDXL: middle 0, output 0, 1, 2; the first transformer block of each.
@@ -60,7 +60,7 @@ def guided_layers(unet: torch.nn.Module) -> tuple[Layer, ...]:
     return (*middle, *(Layer("output", n) for n, level in sorted(outputs.items()) if level == deepest))
 
 
-def mask_layer(unet: torch.nn.Module) -> Layer:
+def mask_layer(unet: Any) -> Layer:
     """The layer whose attention shows the object best: the last of the deepest input blocks that attend (5.6)."""
     inputs = {number: level for (part, number), level in _cross_attention_levels(unet).items() if part == "input"}
     if not inputs:
@@ -102,7 +102,7 @@ def resolve_layers(text: str, unet: torch.nn.Module) -> tuple[Layer, ...]:
     return tuple(sorted(set(layers), key=lambda x: (order[x.part], x.number, x.depth)))
 
 
-def _cross_attention_levels(unet: torch.nn.Module) -> dict[tuple[str, int], int]:
+def _cross_attention_levels(unet: Any) -> dict[tuple[str, int], int]:
     """{(part, block number): downsampling level} of every block with text cross-attention, in running order."""
     if not all(hasattr(unet, name) for name in ("input_blocks", "middle_block", "output_blocks")):
         raise UnsupportedModel(

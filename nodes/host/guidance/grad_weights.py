@@ -118,7 +118,7 @@ def normal(value: Any) -> Any:
         return value.clone() if value.is_inference() else value
     if isinstance(value, dict):
         return {k: normal(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
+    if type(value) in (list, tuple):
         return type(value)(normal(v) for v in value)
     if hasattr(value, "_copy_with") and isinstance(getattr(value, "cond", None), (Tensor, list, tuple, dict)):
         return value._copy_with(normal(value.cond))

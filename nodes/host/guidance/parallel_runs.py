@@ -43,7 +43,7 @@ def add_lanes(
     """
 
     def around(function: Callable, name: str, guider: Any) -> Callable:
-        def together(model, x, sigmas, extra_args=None, callback=None, disable=None, **options):
+        def together(model, x, sigmas, extra_args: Any = None, callback=None, disable=None, **options):
             server = _Server(guider, model, extra_args["model_options"], count, len(x))
 
             def lane(i: int, latent: Tensor, ask: Ask) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import comfy.model_patcher
 import comfy.samplers
@@ -97,7 +97,7 @@ class SamplerRun:
         function = self.model_options.get("denoise_mask_function")
         if function is not None:
             extra = {"model": self.guider, "sigmas": self.sigmas}
-            denoise_mask = function(sigma, denoise_mask, extra_options=extra)
+            denoise_mask = cast(Tensor, function(sigma, denoise_mask, extra_options=extra))
         known = self.guider.inner_model.scale_latent_inpaint(
             x=x, sigma=sigma, noise=self.model.noise, latent_image=self.model.latent_image
         )

@@ -63,7 +63,7 @@ def add_step_hook(model: Any, key: str, make_hook: Callable[[SamplerRun], StepHo
     """
 
     def around(function: Callable, name: str, guider: Any) -> Callable:
-        def hooked(model, x, sigmas, extra_args=None, callback=None, disable=None, **options):
+        def hooked(model, x, sigmas, extra_args: Any = None, callback=None, disable=None, **options):
             run = SamplerRun(guider, model, sigmas, extra_args["model_options"], name)
             hook = make_hook(run)
             if hook is None:

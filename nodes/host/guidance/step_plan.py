@@ -59,7 +59,7 @@ def step_plan(
             except Exception as error:  # a sampler of another pack may raise anything; this module is not in the try
                 raise CannotForesee(f"{type(error).__name__}: {error}") from error
             runs.append(run)
-    return _plan(*runs, sigmas)
+    return _plan(runs[0], runs[1], sigmas)
 
 
 @dataclass

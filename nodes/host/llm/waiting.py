@@ -23,7 +23,7 @@ async def detached(work: Callable[..., T], *args: Any, **named: Any) -> T:
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
-    def settle(result: T | None, error: BaseException | None) -> None:
+    def settle(result: Any, error: BaseException | None) -> None:
         if future.cancelled():
             return
         if error is None:

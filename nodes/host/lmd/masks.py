@@ -52,6 +52,7 @@ def new_masks(
             f'the mask source "{source}" needs the input {" and ".join(missing)}, which is not connected: connect '
             "Load SAM Model and a VAE, or choose an attention mask"
         )
+    assert sam is not None
     images = decode(objects, vae)
     batch = objects.settings.batch
     chosen = []
@@ -67,8 +68,10 @@ def new_masks(
 
 def _given(objects: ObjectRuns, given: Tensor | None, size: tuple[int, int]) -> list[Tensor]:
     batch, count = objects.settings.batch, len(objects.runs)
+    if given is None and not count:
+        return []
     received = 0 if given is None else len(given)
-    if received not in (count, count * batch):
+    if given is None or received not in (count, count * batch):
         raise ValueError(
             f"one mask per object image is needed, {count * batch} in the order of the object images, got {received}: "
             "make them from the images that LMD Object Images gives"

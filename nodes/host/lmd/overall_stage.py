@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -102,8 +102,10 @@ def check_model(model: Any, objects: ObjectRuns, sigmas: Tensor) -> None:
         raise ValueError(f"the objects have latents of another kind ({theirs}) than this model ({ours}): {advice}")
     if not objects.runs:
         return
-    unet = model.model.diffusion_model
-    heads = {str(x): transformer_of(unet, x).attn2.heads for x in resolve_layers(objects.options.layers, unet)}
+    unet: Any = model.model.diffusion_model
+    heads = {
+        str(x): cast(Any, transformer_of(unet, x)).attn2.heads for x in resolve_layers(objects.options.layers, unet)
+    }
     saved = {name: maps.shape[2] for name, maps in objects.runs[0].attention.items()}
     if not heads.items() <= saved.items():
         raise ValueError(

@@ -12,6 +12,7 @@ RENDERERS = {"classic": False, "nodes2": True}
 
 # Noise of the host's own page, and what an offline machine says about model downloads.
 HARMLESS = (
+    "Invalid layout total size",  # of its own side bar, in 1.58
     "404", "LiteGraph addWidget", "huggingface.co", "graph accessed before initialization", "is deprecated", "legacy queue", "user.css",
     "Content Security Policy",
 )  # fmt: skip
