@@ -59,17 +59,17 @@ def _best_step(prompt: str, layout: Layout, verdict: Verdict) -> tuple[Layout, V
             continue
         new = check(prompt, candidate)
         if len(new.violations) < len(verdict.violations):
-            if _overlaps(candidate, prompt) <= _overlaps(layout, prompt):
+            if not _crowds(candidate, layout, prompt):
                 return candidate, new, violation
             second = second or (candidate, new, violation)
     return second
 
 
-def _overlaps(layout: Layout, prompt: str) -> int:
-    """Pairs of boxes that overlap although nothing in the prompt brings their things together."""
-    return sum(
-        not touching(prompt, layout.objects[i].phrase, layout.objects[j].phrase) for i, j in quality.overlapping(layout)
-    )
+def _crowds(new: Layout, old: Layout, prompt: str) -> bool:
+    """Are there boxes that overlap now, and did not, although nothing in the prompt brings their things together?"""
+    names = [o.phrase for o in old.objects]
+    fresh = set(quality.overlapping(new)) - set(quality.overlapping(old))
+    return any(not touching(prompt, names[i], names[j]) for i, j in fresh)
 
 
 def _with(layout: Layout, boxes: dict[int, Box]) -> Layout:

@@ -301,3 +301,47 @@ def test_fifty_boxes_on_one_place_and_a_long_prompt_take_no_longer_than_a_breath
     start = time.process_time()
     repair(prompt, Layout(512, 512, boxes))
     assert time.process_time() - start < 15
+
+
+def test_what_is_parted_stays_on_what_both_lie_on():
+    crowded = layout_of("a table 154 256 204 205; a cup 205 179 102 102; a book 205 179 102 102", "A room")
+    prompt = "a cup and a book on a table"
+    mended, said = repair(prompt, crowded)
+    table, *rest = (o.box for o in mended.objects)
+    assert said and table == crowded.objects[0].box and rest[0].iou(rest[1]) < 0.1
+    for box in rest:
+        assert table.x <= box.centre[0] <= table.x + table.w and table.y - 0.02 <= box.y + box.h <= table.y + table.h
+
+
+def test_equal_things_shrink_together_where_there_is_no_room():
+    crowded = layout_of("a window 25 25 230 460; a window 30 25 230 460; a window 271 25 230 460", "A wall")
+    mended, said = repair("three windows", crowded)
+    assert said and check("three windows", mended).good
+    assert len({(round(o.box.w, 6), round(o.box.h, 6)) for o in mended.objects}) == 1
+
+
+def test_a_free_side_is_chosen_before_one_that_is_taken():
+    crowded = layout_of("a cat 205 205 102 102; a dog 205 205 102 102; a bird 51 205 72 102", "A meadow")
+    mended, said = repair("a cat, a dog and a bird", crowded)
+    assert said and quality.overlapping(mended) == [] and mended.objects[2] == crowded.objects[2]
+
+
+def test_of_two_on_one_place_the_smaller_moves():
+    large, small = "a cat 200 200 120 120", "a dog 205 205 110 110"
+    for objects, moved in ((f"{large}; {small}", 1), (f"{small}; {large}", 0)):
+        crowded = layout_of(objects)
+        mended, _ = repair("a cat and a dog", crowded)
+        assert [a != b for a, b in zip(mended.objects, crowded.objects)] == [i == moved for i in range(2)]
+
+
+@pytest.mark.parametrize(("relation", "sign"), [("behind", -1), ("in front of", 1)])
+def test_what_is_in_front_stands_lower_after_the_repair(relation, sign):
+    apart = layout_of("a dog 50 50 100 100; a cat 300 300 100 100", "A meadow")
+    dog, cat = (o.box for o in repair(f"a dog {relation} a cat", apart)[0].objects)
+    assert sign * (dog.y + dog.h - cat.y - cat.h) == pytest.approx(0.04) and 0.1 < dog.iou(cat) < 0.4
+
+
+def test_what_is_meant_to_be_tiny_is_not_enlarged_on_its_way():
+    far = layout_of("a tiny bird 480 100 5 5; a dog 20 200 200 200", "A meadow")
+    mended, _ = repair("a tiny bird to the left of a dog", far)
+    assert (mended.objects[0].box.w, mended.objects[0].box.h) == (5 / 512, 5 / 512)
