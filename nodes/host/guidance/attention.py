@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management
+import comfy.patcher_extension
 import torch
 from comfy.cli_args import args
 from comfy.ldm.modules.attention import (
@@ -137,6 +139,122 @@ def probabilities(q: Tensor, k: Tensor, heads: int) -> Tensor:
     return torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, dim=-1)
 
 
+class RowsUnknown(ValueError):
+    """Another node has changed the rows of a layer's attention, and the conditioning's own are not among them."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one layer computes attention from in one call of the U-Net: a chunk of rows per conditioning entry.
+
+    `q` [N, S, C] and `k` [N, T, C] are projected; `options` are the host's transformer options of the call.
+    """
+
+    layer: Layer
+    q: Tensor
+    k: Tensor
+    options: dict
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(height, width); their product is S."""
+        height, width = self.options["activations_shape"][-2:]
+        return height, width
+
+    def positive(self) -> list[int]:
+        """The chunks of positive conditioning entries."""
+        return [i for i, mark in enumerate(self.options["cond_or_uncond"]) if mark == COND]
+
+    def entry(self, chunk: int) -> Any:
+        """The uuid of a chunk's conditioning entry."""
+        return self.options["uuids"][chunk]
+
+    def probabilities(self, chunk: int) -> Tensor:
+        """A chunk's softmax attention [B, heads, S, T] in float32."""
+        count = len(self.options["cond_or_uncond"])
+        return probabilities(self.q.chunk(count)[chunk], self.k.chunk(count)[chunk], self.options["n_heads"])
+
+
+class AttentionReader:
+    """Hands every attention of some layers to `see`; the layers' results are what they would be without it.
+
+    `guided`: of passes that are made for a gradient, instead of the ordinary ones. `see` may raise to end the pass, and
+    gets RowsUnknown in the place of a reading whose rows cannot be told.
+    """
+
+    def __init__(self, layers: Sequence[Layer], see: Callable[[Reading | RowsUnknown], None], guided: bool = False):
+        self.layers, self.guided, self._see = tuple(layers), guided, see
+
+    def patched(self, transformer_options: dict) -> dict:
+        """A copy of transformer options that reads. Other nodes' patches, whole and as they are now, stay below it."""
+        options = dict(transformer_options)
+        rows = _Rows()
+        others = options.get("patches", {}).get("attn2_patch", [])
+        if others:  # only these can change the rows before they are projected
+            options["patches"] = {**options["patches"], "attn2_patch": [rows.before, *others, rows.after]}
+        add_patches(options, self.layers, functools.partial(self._patch, rows))
+        return options
+
+    def read(self, model: Any, key: str) -> None:
+        """Patch `model` (a clone that the caller owns) to read in every run, from the moment when sampling starts."""
+
+        def sampler_sample(executor, guider, sigmas, extra_args, *args, **kwargs):
+            options = extra_args["model_options"]
+            options = {**options, "transformer_options": self.patched(options["transformer_options"])}
+            return executor(guider, sigmas, {**extra_args, "model_options": options}, *args, **kwargs)
+
+        kind = comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE
+        model.remove_wrappers_with_key(kind, key)
+        model.add_wrapper_with_key(kind, key, sampler_sample)
+
+    def _patch(self, rows: _Rows, layer: Layer, previous: Callable | None) -> Callable:
+        def replace(q, k, v, extra_options):
+            if self.guided == bool(extra_options.get(GUIDED_PASS)):
+                self._see(rows.reading(layer, q, k, extra_options))
+            return attention_output(previous, q, k, v, extra_options)
+
+        return replace
+
+
+class _Rows:
+    """Finds the rows of the conditioning's own among those that other nodes make of them (attention couples)."""
+
+    def __init__(self) -> None:
+        self._given: tuple[Tensor, Tensor] | None = None
+        self._kept: list[int] | None = None  # None: the rows are as they were
+        self._missing = False
+
+    def before(self, n: Tensor, context: Tensor, value: Tensor, _options: dict) -> tuple[Tensor, Tensor, Tensor]:
+        self._given = n, context
+        return n, context, value
+
+    def after(self, n: Tensor, context: Tensor, value: Tensor, _options: dict) -> tuple[Tensor, Tensor, Tensor]:
+        own, text = self._given
+        self._kept, self._missing = None, False
+        if len(n) != len(own):
+            found = [self._row(i, n, context) for i in range(len(own))]
+            self._missing = None in found
+            self._kept = [i for i in found if i is not None]
+        return n, context, value
+
+    def _row(self, i: int, n: Tensor, context: Tensor) -> int | None:
+        own, text = self._given
+        length = text.shape[1]
+        same = (j for j in range(len(n)) if torch.equal(n[j], own[i]) and torch.equal(context[j, :length], text[i]))
+        return next(same, None)
+
+    def reading(self, layer: Layer, q: Tensor, k: Tensor, extra_options: dict) -> Reading | RowsUnknown:
+        if self._missing:
+            return RowsUnknown(
+                f"attention in {layer} cannot be read: another node (an attention couple?) changes the rows of the "
+                "batch there, and none of its rows attends to the positive conditioning. Take that node out, or put "
+                "the prompt of the layout into its base conditioning"
+            )
+        if self._kept is not None:
+            q, k = q[self._kept], k[self._kept, : self._given[1].shape[1]]
+        return Reading(layer, q, k, extra_options)
+
+
 class LayersDone(BaseException):
     """Every guided layer has been seen; the rest of the forward pass is not needed."""
 
@@ -150,45 +268,39 @@ class Capture:
     def __init__(self, layers: Sequence[Layer], columns: Sequence[int]):
         self.layers, self.columns = layers, columns
         self.maps: dict[Layer, AttentionMap] = {}
+        self.reader = AttentionReader(layers, self._see, guided=True)
 
-    def patch(self, layer: Layer, previous: Callable | None) -> Callable:
-        def replace(q, k, v, extra_options):
-            heads = extra_options["n_heads"]
-            probs = probabilities(q, k, heads)[..., self.columns]
-            height, width = extra_options["activations_shape"][-2:]
-            self.maps[layer] = AttentionMap(probs, height, width)
-            if len(self.maps) == len(self.layers):
-                raise LayersDone
-            return attention_output(previous, q, k, v, extra_options)
-
-        return replace
+    def _see(self, reading: Reading | RowsUnknown) -> None:
+        if isinstance(reading, RowsUnknown):
+            raise reading
+        self.maps[reading.layer] = AttentionMap(reading.probabilities(0)[..., self.columns], *reading.grid)
+        if len(self.maps) == len(self.layers):
+            raise LayersDone
 
 
-class Observer:
-    """Reads token columns of some layers in ordinary passes, for the positive rows only, while `record` is set.
+class WordAttention:
+    """Keeps the attention of the latest ordinary call to one column per part of the positive rows, head by head.
 
-    The positive rows are those of `len(columns)` parts of equal size; each has its own column. The layers' results are
-    what they would be without it, bit for bit.
+    The parts are of equal size, one for each of `columns`.
     """
 
-    def __init__(self, columns: Sequence[int]):
+    def __init__(self, layers: Sequence[Layer], columns: Sequence[int]):
         self.columns = columns
-        self.record: Callable[[Layer, AttentionMap], None] | None = None
+        self.latest: dict[Layer, Tensor] = {}
+        self.reader = AttentionReader(layers, self._see)
 
-    def patch(self, layer: Layer, previous: Callable | None) -> Callable:
-        def replace(q, k, v, extra_options):
-            if self.record is not None and not extra_options.get(GUIDED_PASS):
-                marks = extra_options["cond_or_uncond"]
-                rows = [q.chunk(len(marks))[i] for i, mark in enumerate(marks) if mark == COND]
-                keys = [k.chunk(len(marks))[i] for i, mark in enumerate(marks) if mark == COND]
-                if rows:
-                    probs = probabilities(rows[0], keys[0], extra_options["n_heads"])
-                    parts = zip(probs.chunk(len(self.columns)), self.columns)
-                    height, width = extra_options["activations_shape"][-2:]
-                    self.record(layer, AttentionMap(torch.cat([p[..., c] for p, c in parts]), height, width))
-            return attention_output(previous, q, k, v, extra_options)
+    def _see(self, reading: Reading | RowsUnknown) -> None:
+        if isinstance(reading, RowsUnknown):
+            raise reading
+        for chunk in reading.positive()[:1]:
+            parts = zip(reading.probabilities(chunk).chunk(len(self.columns)), self.columns)
+            self.latest[reading.layer] = torch.cat([p[..., c] for p, c in parts]).unflatten(-1, reading.grid)
 
-        return replace
+    def latest_of(self, i: int) -> dict[Layer, Tensor]:
+        """Part i's maps [B, heads, gh, gw] per layer, on the CPU."""
+        for layer, maps in self.latest.items():
+            self.latest[layer] = maps.cpu()  # for all parts in one go, and not layer by layer within the pass
+        return {layer: maps.chunk(len(self.columns))[i].clone() for layer, maps in self.latest.items()}
 
 
 def attention_output(previous: Callable | None, q: Tensor, k: Tensor, v: Tensor, extra_options: dict) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import comfy.patcher_extension
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ....lmd.layout import Layout
 from ....lmd.pictures.attention_record import AttentionRecord, Look, joined
-from .attention import COND, Layer, add_patches, attention_output, probabilities, resolve_layers
+from .attention import AttentionReader, Layer, Reading, RowsUnknown, resolve_layers
 from .guide import Target, guidance_target, holding
 
 log = logging.getLogger(__name__)
@@ -20,47 +20,43 @@ KEY = "lmd_attention_record"
 
 
 class Watch:
-    """Fills `record` during every run of a model that `watched` patched; the latest run counts."""
+    """Fills `record` during every run of a model that `recorded` patched; the latest run counts."""
 
-    def __init__(self, record: AttentionRecord, target: Target):
+    def __init__(self, record: AttentionRecord, target: Target, layers: Sequence[Layer]):
         self.record, self.target = record, target
-        self.entry: Any = None  # the uuid of the positive conditioning that holds the phrases
-        self.columns: list[list[int]] = []
+        self.columns: dict[Any, list[list[int]]] = {}  # per uuid of a positive entry that holds the phrases
         self.latest: dict[Layer, Tensor] = {}
+        self.reader = AttentionReader(layers, self._see)
 
     def start(self, guider: Any, steps: int) -> None:
         """Find the phrases in this run's positive conditioning; without them nothing is recorded."""
         self.record.looks.clear()
         self.latest.clear()
-        self.record.steps, self.entry = steps, None
-        for cond, objects in holding(guider.conds.get("positive") or [], self.target):
-            if cond.get("area") is None:
-                self.entry = cond["uuid"]
-                self.columns = [list(o.positions) for o in objects]
+        self.record.steps = steps
+        self.columns = {
+            cond["uuid"]: [list(o.positions) for o in objects]
+            for cond, objects in holding(guider.conds.get("positive") or [], self.target)
+            if cond.get("area") is None
+        }
+        if not self.columns:
+            log.warning(
+                "attention is not recorded: the positive conditioning was not encoded from the recorded prompt. Use "
+                "the recorder's own positive output, or give the recorder the same prompt"
+            )
+
+    def _see(self, reading: Reading | RowsUnknown) -> None:
+        if isinstance(reading, RowsUnknown):
+            if self.columns:
+                log.warning("attention is not recorded: %s", reading)
+            self.columns = {}
+            return
+        for chunk in reading.positive():
+            columns = self.columns.get(reading.entry(chunk))
+            if columns:
+                probs = reading.probabilities(chunk).mean(1)  # [B, S, T]
+                maps = torch.stack([probs[..., own].mean(-1) for own in columns], 1)
+                self.latest[reading.layer] = maps.unflatten(-1, reading.grid)
                 return
-        log.warning(
-            "attention is not recorded: the positive conditioning was not encoded from the recorded prompt. Use the "
-            "recorder's own positive output, or give the recorder the same prompt"
-        )
-
-    def patch(self, layer: Layer, previous: Callable | None) -> Callable:
-        def replace(q, k, v, extra_options):
-            # Passes with gradients are guidance at work; the ordinary pass of the same step follows.
-            if self.entry is not None and not torch.is_grad_enabled():
-                self._see(layer, q, k, extra_options)
-            return attention_output(previous, q, k, v, extra_options)
-
-        return replace
-
-    def _see(self, layer: Layer, q: Tensor, k: Tensor, extra_options: dict) -> None:
-        marks, entries = extra_options["cond_or_uncond"], extra_options["uuids"]
-        for i, (mark, entry) in enumerate(zip(marks, entries)):
-            if mark == COND and entry == self.entry:
-                query, key = (x.chunk(len(marks))[i] for x in (q, k))
-                probs = probabilities(query, key, extra_options["n_heads"]).mean(1)  # [B, S, T]
-                height, width = extra_options["activations_shape"][-2:]
-                maps = torch.stack([probs[..., columns].mean(-1) for columns in self.columns], 1)
-                self.latest[layer] = maps.unflatten(-1, (height, width))
 
     def commit(self, step: int) -> None:
         """Called once a step is denoised: the call right before opened it."""
@@ -95,9 +91,9 @@ def recorded(model: Any, clip: Any, layout: Layout, prompt: str = "", layers: st
     if not objects:
         return model, positive, record
     found = resolve_layers(layers, model.model.diffusion_model)
-    watch = Watch(record, target)
+    watch = Watch(record, target, found)
     patched = model.clone()
-    add_patches(patched.model_options["transformer_options"], found, watch.patch)
+    watch.reader.read(patched, f"{KEY}_reader")
     kind = comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE
     patched.remove_wrappers_with_key(kind, KEY)
     patched.add_wrapper_with_key(kind, KEY, watch.sampler_sample)

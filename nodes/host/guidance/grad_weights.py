@@ -14,6 +14,7 @@ from typing import Any
 import comfy.ops
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from .attention import Layer, modules_after
 
@@ -60,6 +61,29 @@ class Aliases:
 
     def pass_done(self) -> None:
         self._known, self._used = self._used, {}
+
+
+class OrdinaryTensors(TorchFunctionMode):
+    """While entered, every operation takes ordinary tensors on the same memory in the place of inference tensors.
+
+    For what `grad_ready` cannot see: the weights of a LoRA that is injected into the layers' forward, or tensors that a
+    patch made when its node ran.
+    """
+
+    def __init__(self, aliases: Aliases):
+        super().__init__()
+        self._aliases = aliases
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = {k: self._ordinary(v) for k, v in kwargs.items()} if kwargs else {}
+        return func(*map(self._ordinary, args), **kwargs)
+
+    def _ordinary(self, value: Any) -> Any:
+        if type(value) in (Tensor, torch.nn.Parameter):
+            return self._aliases.of(value) if value.is_inference() else value
+        if type(value) in (list, tuple):
+            return type(value)(map(self._ordinary, value))
+        return value
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ import torch
 from torch import Tensor
 
 from ....lmd.sampling.energy import AttentionMap, Energies
-from .attention import GUIDED_PASS, Capture, Layer, LayersDone, add_patches, differentiable
-from .grad_weights import grad_ready, normal
+from .attention import GUIDED_PASS, Capture, Layer, LayersDone, differentiable
+from .foreign_patches import Way, differentiable_patches, patches_of, unnoticed, without_wrappers, wrappers_of
+from .grad_weights import Aliases, OrdinaryTensors, grad_ready, normal
 from .memory_plan import ADVICE, Economy, GuidanceOutOfMemory, is_out_of_memory, recomputed
 from .rope_gradients import differentiable_pass
 from .tiles import NotATile, Tiles, without_tiles
@@ -29,8 +31,15 @@ HALF_LOSS_SCALE = 1024.0  # keeps small gradients above half precision's smalles
 NO_GRADIENT = (
     "layout guidance found no gradient{where}: a patch on the model, or an attention or matrix multiplication that "
     "another node or a start-up option has put in, works without one. Take the node between the checkpoint loader and "
-    "the guidance out (an attention or quantization node), or start ComfyUI without --fast"
+    "the guidance out (an attention or quantization node), or start ComfyUI without --fast. Patched into this model: "
+    "{patches}"
 )
+# What PyTorch says where something cannot be differentiated.
+_CUT_OFF = re.compile("nference tensor|autograd formula|does not require grad|modified by an inplace operation")
+
+
+class NoGradient(ValueError):
+    """The guided pass cannot be differentiated."""
 
 
 @dataclass(frozen=True)
@@ -123,20 +132,49 @@ def _all_passes(guider, images, model_options, layers, economy) -> list[Found]:
 
 
 def _one_pass(guider, images, model_options, layers, economy: Economy) -> list[Found]:
+    """The images' energies and gradients from one pass, in the first way that can be differentiated."""
     if getattr(model_options.get("context_handler"), "dim", None) == 0:
         # Windows of images, of which each is guided by itself.
         model_options = {k: v for k, v in model_options.items() if k != "context_handler"}
-    try:
-        return _differentiated(guider, images, model_options, layers, economy)
-    except NotATile:
-        model_options, names = without_tiles(model_options)
-        log.warning("%s gives the U-Net something else than parts of the latent: guiding without it", names)
-        return _differentiated(guider, images, model_options, layers, economy)
+    while True:
+        try:
+            return _differentiated(guider, images, model_options, layers, economy)
+        except NotATile:
+            model_options, names = without_tiles(model_options)
+            if not names:
+                raise
+            log.warning("%s gives the U-Net something else than parts of the latent: guiding without it", names)
+        except (RuntimeError, NoGradient) as error:
+            if is_out_of_memory(error):
+                raise
+            if _another_way(economy.way, model_options, str(error)):
+                continue
+            if not isinstance(error, NoGradient) and not _CUT_OFF.search(str(error)):
+                raise
+            where = str(error) if isinstance(error, NoGradient) else f" ({error})"
+            found = "; ".join(patches_of(model_options)) or "nothing"
+            raise NoGradient(NO_GRADIENT.format(where=where, patches=found)) from error
+
+
+def _another_way(way: Way, model_options: dict, failure: str) -> bool:
+    """Take the next way for the rest of the run; False if this was the last."""
+    if not way.aliased and "nference tensor" in failure:
+        way.aliased = True
+        return True
+    wrappers = wrappers_of(model_options)
+    if way.bare or not wrappers:
+        return False
+    way.bare = True
+    log.warning(
+        "guiding without %s, which a guided pass does not get through (%s)",
+        "; ".join(wrappers),
+        failure.strip() or "no gradient",
+    )
+    return True
 
 
 def _differentiated(guider, images, model_options, layers, economy: Economy) -> list[Found]:
-    model = guider.inner_model
-    parts = _consecutive(images)
+    model, parts = guider.inner_model, _consecutive(images)
     cond = _joined([_rows_of(job.cond, rows, len(job.x)) for job, rows in parts])
     x = torch.cat([job.x[rows] for job, rows in parts])
     sigma = torch.cat([job.sigma[rows] for job, rows in parts])
@@ -145,46 +183,51 @@ def _differentiated(guider, images, model_options, layers, economy: Economy) -> 
     if cond.get("hooks") is not None:
         model.current_patcher.prepare_hook_patches_current_keyframe(sigma, cond["hooks"], model_options)
     model.current_patcher.apply_hooks(hooks=cond.get("hooks"))
-    for keep_patches in (True, False):
-        options, capture = _guided_options(
-            model_options, layers, columns, keep_patches, cond.get("control") is not None
-        )
-        try:
-            with torch.inference_mode(False), torch.enable_grad(), uncompiled():
-                leaf = x.detach().clone().requires_grad_()
-                roots = model.diffusion_model, *_extra_modules(cond)
-                # Hooks put other weights in between the passes, which must not be held.
-                aliases = None if model.current_patcher.hook_patches else economy.aliases
-                unet_layers = () if isinstance(layers, Blocks) else layers
-                ready = grad_ready(*roots, layers=unet_layers, aliases=aliases)
-                tiles = Tiles(capture, _in_area(leaf, cond.get("area")))
-                tiles.patch(options["transformer_options"])
-                with ready, _leanly(economy.checkpoint, model, layers), _as_transformer(layers):
-                    with contextlib.suppress(LayersDone):
-                        comfy.samplers.calc_cond_batch(model, [[normal(cond)]], leaf, sigma.clone(), options)
-                    tiles.finish()
-                    if not capture.maps:
-                        return [None] * len(images)
-                    values, start = [], 0
-                    for job, rows in parts:
-                        end = start + rows.stop - rows.start
-                        own = [_part(capture.maps[layer], slice(start, end), columns, job.columns) for layer in layers]
-                        values.append(job.energy(own, rows))
-                        start = end
-                    value = torch.cat([v.total for v in values])
-                    if not value.requires_grad:
-                        raise ValueError(NO_GRADIENT.format(where=""))
-                    scale = HALF_LOSS_SCALE if model.get_dtype_inference() == torch.float16 else 1.0
-                    (gradient,) = torch.autograd.grad(value.sum() * scale, leaf)
-                own = [part for v in values for part in v.objects.split(1, 1)]
-                return [EnergyGradient(*one) for one in zip(value.detach().split(1), (gradient / scale).split(1), own)]
-        except RuntimeError as error:
-            if "autograd formula" in str(error):
-                raise ValueError(NO_GRADIENT.format(where=f" ({error})")) from error
-            if not keep_patches or "modified by an inplace operation" not in str(error):
-                raise
-            log.warning("another node's patch writes in place, which cannot be differentiated: guiding without it")
-    raise AssertionError("unreachable")
+    capture = (TextCapture if isinstance(layers, Blocks) else Capture)(layers, columns)
+    options = _guided_options(model_options, capture, economy.way, cond.get("control") is not None)
+    with torch.inference_mode(False), torch.enable_grad(), uncompiled(), unnoticed(model_options):
+        leaf = x.detach().clone().requires_grad_()
+        # Hooks put other weights in between the passes, which must not be held.
+        aliases = Aliases() if model.current_patcher.hook_patches else economy.aliases
+        unet_layers = () if isinstance(layers, Blocks) else layers
+        ready = grad_ready(model.diffusion_model, *_extra_modules(cond), layers=unet_layers, aliases=aliases)
+        aliased = OrdinaryTensors(aliases) if economy.way.aliased else contextlib.nullcontext()
+        tiles = Tiles(capture, _in_area(leaf, cond.get("area")))
+        tiles.patch(options["transformer_options"])
+        with ready, aliased, _leanly(economy.checkpoint, model, layers), _as_transformer(layers):
+            with contextlib.suppress(LayersDone):
+                comfy.samplers.calc_cond_batch(model, [[normal(cond)]], leaf, sigma.clone(), options)
+            tiles.finish()
+            if len(capture.maps) < len(layers):
+                if comfy.samplers.get_area_and_mult(normal(cond), leaf.detach(), sigma.clone()) is None:
+                    return [None] * len(images)
+                raise NoGradient(" because not all guided layers were run")
+            maps = [capture.maps[layer] for layer in layers]
+            return _gradients(leaf, _energies(maps, parts, columns), model.get_dtype_inference())
+
+
+def _energies(
+    maps: Sequence[AttentionMap], parts: Sequence[tuple[GradientJob, slice]], columns: Sequence[int]
+) -> list[Energies]:
+    """Each part's energies, from its rows and its columns of the captured maps."""
+    found, start = [], 0
+    for job, rows in parts:
+        end = start + rows.stop - rows.start
+        own = [_part(m, slice(start, end), columns, job.columns) for m in maps]
+        found.append(job.energy(own, rows))
+        start = end
+    return found
+
+
+def _gradients(leaf: Tensor, found: Sequence[Energies], dtype: torch.dtype) -> list[Found]:
+    """The backward pass: per image its energies and the gradient with respect to `leaf`."""
+    value = torch.cat([f.total for f in found])
+    if not value.requires_grad:
+        raise NoGradient("")
+    scale = HALF_LOSS_SCALE if dtype == torch.float16 else 1.0
+    (gradient,) = torch.autograd.grad(value.sum() * scale, leaf)
+    own = [part for f in found for part in f.objects.split(1, 1)]
+    return [EnergyGradient(*one) for one in zip(value.detach().split(1), (gradient / scale).split(1), own)]
 
 
 def _in_area(x: Tensor, area: Sequence[int] | None) -> Tensor:
@@ -257,43 +300,31 @@ def _part(found: AttentionMap, rows: slice, columns: Sequence[int], wanted: Sequ
     return AttentionMap(probs, found.height, found.width)
 
 
-def _guided_options(
-    model_options: dict, layers: Sequence[Layer], columns: Sequence[int], keep_patches: bool, control: bool
-) -> tuple[dict, Capture]:
-    """A copy of the run's model options for the guided pass, with the capture patches in it."""
+def _guided_options(model_options: dict, capture: Capture | TextCapture, way: Way, control: bool) -> dict:
+    """A copy of the run's model options for the guided pass, with the capture's patches in it."""
     options = comfy.model_patcher.create_model_options_clone(model_options)
     options.pop("multigpu_clones", None)  # that path runs in worker threads, where the gradient mode is not set
     to = options.setdefault("transformer_options", {})
     to[GUIDED_PASS] = True
     to["optimized_attention_override"] = differentiable
-    compiled = to.get("wrappers", {}).get(comfy.patcher_extension.WrappersMP.APPLY_MODEL, {})
-    if "torch.compile" in compiled:
-        to["wrappers"] = {
-            **to["wrappers"],
-            comfy.patcher_extension.WrappersMP.APPLY_MODEL: {k: v for k, v in compiled.items() if k != "torch.compile"},
-        }
-    if isinstance(layers, Blocks):
-        capture = TextCapture(layers, columns)
+    without_wrappers(options, way.bare)
+    if isinstance(capture, TextCapture):
         to[OVERRIDE] = capture.override
-        return options, capture
-    patches = {k: list(v) if isinstance(v, list) else v for k, v in to.get("patches", {}).items()}
-    if not keep_patches:
-        patches.pop("output_block_patch", None)
+        return options
+    patches = differentiable_patches(to.get("patches", {}))
     if control:
         # ControlNet adds to the skip tensors in place; a copy keeps what earlier layers saved for the backward pass.
         patches.setdefault("input_block_patch_after_skip", []).append(lambda h, _options: h.clone())
     for name in ("attn1_output_patch", "attn2_output_patch"):
         patches.setdefault(name, []).insert(0, _has_gradient)
-    to["patches"] = patches
-    capture = Capture(layers, columns)
-    add_patches(to, layers, capture.patch)
-    return options, capture
+    options["transformer_options"] = capture.reader.patched({**to, "patches": patches})
+    return options
 
 
 def _has_gradient(n: Tensor, extra_options: dict) -> Tensor:
     """A layer's attention, if it can be differentiated: what goes past it would give a gradient, but a wrong one."""
     if not n.requires_grad:
-        raise ValueError(NO_GRADIENT.format(where=f" in the attention of block {extra_options.get('block')}"))
+        raise NoGradient(f" in the attention of block {extra_options.get('block')}")
     return n
 
 

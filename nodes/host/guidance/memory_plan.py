@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from .attention import Layer, transformer_of
+from .foreign_patches import Way
 from .grad_weights import Aliases
 
 log = logging.getLogger(__name__)
@@ -46,13 +47,15 @@ class Economy:
 
     `rows`: images per pass, None before the first pass. `checkpoint`: compute the blocks a second time in the backward
     pass instead of keeping what happened in them. `aliases`: kept from pass to pass, until the run ends. `retried`:
-    memory ran out in a pass, so that it was computed in other batches than planned.
+    memory ran out in a pass, so that it was computed in other batches than planned. `way`: how other nodes' patches are
+    treated.
     """
 
     rows: int | None = None
     checkpoint: bool = False
     aliases: Aliases = field(default_factory=Aliases)
     retried: bool = False
+    way: Way = field(default_factory=Way)
 
     def plan(self, model: Any, x: Tensor) -> None:
         """Before the first pass: what the host's figures of free memory allow for images like those of `x`."""

@@ -16,6 +16,7 @@ from ....lmd.sampling.energy import AttentionMap, Energies
 from ....lmd.sampling.guidance import reference_index, step_scale
 from ....lmd.sampling.schedule import timestep_at
 from .attention import Layer
+from .foreign_patches import without_wrappers
 from .gradients import EnergyGradient, GradientJob, energy_gradients, rows_of
 from .memory_plan import Economy
 from .transformers import TextCalls, find_text_calls
@@ -53,6 +54,7 @@ class SamplerRun:
         def forward(latent: Tensor, tokens: Tensor, transformer_options: dict) -> None:
             options = comfy.model_patcher.create_model_options_clone(self.model_options)
             options["transformer_options"] = {**options.get("transformer_options", {}), **transformer_options}
+            without_wrappers(options, bare=False)
             conds = {**cond["model_conds"], "c_crossattn": cond["model_conds"]["c_crossattn"]._copy_with(tokens)}
             entry = {**cond, "model_conds": conds}
             comfy.samplers.calc_cond_batch(model, [[entry]], latent, sigma[:1].clone(), options)

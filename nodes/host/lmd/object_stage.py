@@ -29,7 +29,7 @@ from ....lmd.sampling.object_runs import (
     object_numbers,
 )
 from ....lmd.sampling.options import LMDOptions, SamplingSettings
-from ..guidance.attention import Layer, Observer, add_patches, mask_layer, resolve_layers, use_fused_on_cpu
+from ..guidance.attention import WordAttention, mask_layer, resolve_layers, use_fused_on_cpu
 from ..guidance.guide import EnergyTrace, Guide, Target, reserve_memory
 from ..guidance.memory_plan import images_that_fit, is_out_of_memory
 from ..guidance.parallel_runs import OutOfStep, add_lanes
@@ -243,8 +243,8 @@ class ObjectStage:
     def _together(self, jobs: Sequence[ObjectJob]) -> list[ObjectRun]:
         targets = [self._target(job) for job in jobs]
         patched = self.model.clone()
-        observer = _StepObserver([target.objects[0].word for target in targets])
-        add_patches(patched.model_options["transformer_options"], self.layers, observer.patch)
+        words = WordAttention(self.layers, [target.objects[0].word for target in targets])
+        words.reader.read(patched, f"{KEY}_attention")
         use_fused_on_cpu(patched)
         refuse_tiles(patched, *jobs[0].noise.shape[-2:], "Box Grounded Sampler")
         guides: dict[int, Guide] = {}
@@ -252,7 +252,7 @@ class ObjectStage:
 
         def make_hook(i: int, run: SamplerRun) -> RunHook:
             guides[i] = Guide(run, targets[i], self.options.guidance, EnergyTrace(jobs[i].item.phrase))
-            own[i] = stages.ObjectStage(guides[i].guidance, functools.partial(observer.latest_of, i), self.stop)
+            own[i] = stages.ObjectStage(guides[i].guidance, functools.partial(words.latest_of, i), self.stop)
             return RunHook(guides[i], own[i])
 
         add_lanes(patched, KEY, len(jobs), make_hook, lambda i, heard: own[i].stepped(heard["i"], heard["denoised"]))
@@ -302,21 +302,3 @@ def _joined(conditionings: Sequence[list], batch: int) -> list:
 
     entries = [c[0] for c in conditionings]
     return [[join([e[0] for e in entries]), {k: join([e[1][k] for e in entries]) for k in entries[0][1]}]]
-
-
-class _StepObserver(Observer):
-    """Keeps the attention of the latest model call, of all objects that take part in it."""
-
-    def __init__(self, columns: Sequence[int]):
-        super().__init__(columns)
-        self.latest: dict[Layer, Tensor] = {}
-        self.record = self._keep
-
-    def _keep(self, layer: Layer, found: Any) -> None:
-        self.latest[layer] = found.probs.unflatten(-1, (found.height, found.width))
-
-    def latest_of(self, i: int) -> dict[Layer, Tensor]:
-        """Object i's maps [B, heads, gh, gw] per layer."""
-        for layer, maps in self.latest.items():
-            self.latest[layer] = maps.cpu()  # for all objects in one go, and not layer by layer within the pass
-        return {layer: maps.chunk(len(self.columns))[i].clone() for layer, maps in self.latest.items()}
