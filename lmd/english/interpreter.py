@@ -147,10 +147,12 @@ class Interpreter(References):
             return False
         if self.genre.paragraph and noun.plural and not counted and sentence > 0:
             return False
-        if noun.solid or counted and noun.head == "light":
+        if noun.solid or counted and noun.head == "light" or noun.head in lexicon.COLLECTIVES and noun.tail:
             return True
         if noun.name and noun.kind != "person":
             return not self.genre.long
+        if noun.kind == "" and role == "subject" and noun.bare and not self.scene.things:
+            return not self.genre.long and not noun.plural and noun.head.isascii()  # "darth vader drinking coffee"
         if noun.kind == "":
             return not self.genre.long and bool(noun.det or counted) and noun.head.isascii()
         if noun.kind in ("group", "text") and noun.head in lexicon.COLLECTIVES | lexicon.CARRIERS | lexicon.FLAT:
@@ -195,19 +197,18 @@ class Interpreter(References):
         if pair and noun.det == "a":
             count = 1
         if count > CROWD:
-            name = inflection.plural(noun.head)
+            many = inflection.plural(noun.head)
             self.scene.note(f'"{count} {noun.source}": far more than fit, so one box holds a crowd of them')
             crowd = Thing(
-                "crowd" if noun.kind == "person" else "group", ["large"], f"of {' '.join([*noun.before, name])}"
+                "crowd" if noun.kind == "person" else "group", ["large"], f"of {' '.join([*noun.before, many])}"
             )
             self.scene.things.append(crowd)
             return crowd
         if count > MOST_PER_KIND:
             self.scene.note(f'"{count} {noun.source}": more than fit, {MOST_PER_KIND} drawn')
             count = MOST_PER_KIND
-        thing = Thing(
-            noun.head, list(noun.before), noun.tail, count=count, det=noun.det, name=noun.name, mass=mass or pair
-        )
+        name = noun.name or noun.kind == "" and noun.bare and not noun.plural
+        thing = Thing(noun.head, list(noun.before), noun.tail, count=count, det=noun.det, name=name, mass=mass or pair)
         thing.counted = noun.count is not None and not noun.vague
         self.scene.things.append(thing)
         return thing

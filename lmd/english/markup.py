@@ -21,7 +21,7 @@ _DROPPED = re.compile(
 _ALTERNATIVES = re.compile(r"\{([^{}|]*)(?:\|[^{}]*)?\}")
 _SCHEDULED = re.compile(r"\[([^\[\]:|]*)(?:[:|][^\[\]]*)?\]")
 _WEIGHT = re.compile(r":\s?-?\d*\.?\d+(?=\s*[),\]]|\s*$)")
-_BOORU = re.compile(r"\b(\d{1,2})\+?(girl|boy)s?\b", re.I)
+_BOORU = re.compile(r"\b(\d{1,2})\+?(girl|boy|man|woman)s?\b", re.I)
 _SPACED = re.compile(r"(?<![\w.])(\d(?: \d)+)(?= ?(?:mm|k|d|p|px|c m|fps|x)?\b)")
 _UNITS = re.compile(r"(?<!\w)(\d+(?:\.\d+)?)[ -](mm|k|d|p|px|fps)\b(?! ?&)", re.I)
 _APERTURE = re.compile(r"\bf ?/ ?\d(?: ?\. ?\d)?|\bISO ?\d+", re.I)
@@ -51,7 +51,8 @@ def plain_english(prompt: str) -> str:
 
 
 def _counted(match: re.Match[str]) -> str:
-    return f"{match[1]} {match[2].lower()}{'s' if match[1] != '1' else ''}"
+    one, many = match[2].lower(), {"man": "men", "woman": "women"}.get(match[2].lower(), match[2].lower() + "s")
+    return f"{match[1]} {one if match[1] == '1' else many}"
 
 
 def _brackets(text: str) -> str:

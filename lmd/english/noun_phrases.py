@@ -276,6 +276,8 @@ class NounReader:
             vague = unclear or (vague and count is None)
         if self.word(self.at) == "of":
             self.at += 1
+            if det == "each" and count is None:
+                count, vague = self._count()
         if count is not None and self.word(self.at) in lexicon.DETERMINERS:
             self.at += 1  # "two of the cats"
         return det, count, vague

@@ -71,7 +71,7 @@ POSITIONS = [
     (r"(?:as )?(?:viewed|seen|shot|photographed|taken) from (?:above|below|behind|afar|a distance|the \w+)", "view"),
     (r"(?:to|on|at) (?:its|their|his|her) (?:left|right)(?:[- ]hand side| side)?"
      r"(?! (?:hand|foot|arm|leg|paw|shoulder|wing|ear|eye|side)\b)", "own side"),
-    (r"in the background" + _PICTURE, "background"),
+    (r"in (?:the )?(?:far |distant )?background" + _PICTURE, "background"),
     (r"(?:in|at|into) the (?:far )?(?:distance|back)" + _PICTURE + r"(?! of\b)", "background"),
     (r"in the foreground" + _PICTURE + r"|(?:in|at|up) (?:the )?front(?! of\b)", (None, 0.85)),
     (r"on (?:top|the top)(?! of\b)", "ontop"),

@@ -146,11 +146,15 @@ def on_wear(p: State, piece: Piece) -> None:
 
 
 def on_as(p: State, _: Piece) -> None:
-    if p.peek().kind == "noun" and (p.recent or p.subjects) and p.peek(2).kind not in ("cop", "verb"):
+    if p.peek().kind == "noun" and (p.recent or p.subjects) and not _finite(p.peek(2)):
         p.at += 1
         noun = p.pieces[p.at].noun
         assert noun is not None
         p.emit(Attribute("as", (p.recent or p.subjects)[-1:], noun.written))
+
+
+def _finite(piece: Piece) -> bool:
+    return piece.kind == "cop" or piece.kind == "verb" and not piece.text.endswith("ing")
 
 
 def _worn(noun: NounPhrase, how: str) -> bool:

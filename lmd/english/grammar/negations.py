@@ -99,6 +99,8 @@ def _list_goes_on(p: State) -> bool:
         return joint.kind == "or" or p.peek(n + 1).kind not in ("cop", "verb", "have")
     if joint.kind != "comma":
         return False
+    if second.kind == "or":
+        return p.peek(3).kind == "noun"
     n = 2
     while p.peek(n).kind == "noun" and p.peek(n).noun.bare:
         n += 1
