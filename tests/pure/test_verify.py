@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from ella_lmd.evaluation import lmd_benchmark
 from ella_lmd.lmd.english.nouns import is_english, same
+from ella_lmd.lmd.english.scene import Relation, Thing
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
 from ella_lmd.lmd.planner import quality, reply
 from ella_lmd.lmd.planner.check import check
-from ella_lmd.lmd.planner.relation_checks import holds, may_touch
+from ella_lmd.lmd.planner.relation_checks import aloft, before, holds, may_touch, rule_for, words_around
 from ella_lmd.lmd.planner.repair import GEOMETRY, repair
 
 FILE = Path(__file__).resolve().parents[1] / "data" / "correct_layouts.txt"
@@ -345,3 +346,86 @@ def test_what_is_meant_to_be_tiny_is_not_enlarged_on_its_way():
     far = layout_of("a tiny bird 480 100 5 5; a dog 20 200 200 200", "A meadow")
     mended, _ = repair("a tiny bird to the left of a dog", far)
     assert (mended.objects[0].box.w, mended.objects[0].box.h) == (5 / 512, 5 / 512)
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "prompt", "rule"),
+    [
+        ("in", "car", "a sign in a big red car", "in"),
+        ("in", "car", "two cars with one stop sign", ""),
+        ("in", "car", "a sign in a street with two cars", ""),
+        ("in", "car", "a car in a street", ""),
+        ("on", "wall", "a sign on the cars", ""),
+        ("on", "wall", "a sign pinned on a wall", ""),
+        ("on", "wall", "a ladder, a sign on the wall", "on"),
+        ("above", "table", "a lamp above two tables", "above"),
+        ("above", "table", "a lamp over a table", "over"),
+        ("below", "table", "a dog beneath it, a table", "under"),
+        ("under", "blanket", "a dog under a blanket", ""),
+        ("behind", "parking_lot", "a tree behind the parking lot", "behind"),
+        ("left", "table", "a lamp left of a table", "left"),
+        ("left", "table", "a lamp by a table", ""),
+        ("near", "table", "a lamp near a table", ""),
+    ],
+)
+def test_a_relation_is_judged_where_its_words_govern_the_target(kind, target, prompt, rule):
+    assert rule_for(Relation(kind, (Thing("sign"),), (Thing(target),)), prompt) == rule
+
+
+def test_words_around_a_noun_end_at_a_comma():
+    prompt = "at night, a tiny old boat far away, a big house"
+    assert words_around(prompt, "a wooden boat") == {"a", "wooden", "boat", "tiny", "old", "far", "away"}
+    assert words_around(prompt, "two houses") == {"two", "houses", "a", "big"}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "touch"),
+    [("on a couch, a cat and a dog", False), ("a cat and a dog. They hug", False), ("a cat and a dog, hugging", True),
+     ("in a park a cat and a dog", True), ("a bird and a dog, a cat hugging the dog", True)],
+)  # fmt: skip
+def test_how_far_words_reach_that_bring_two_together(prompt, touch):
+    assert may_touch(prompt, "a cat", "a dog") == touch
+
+
+def test_distances_are_measured_along_their_own_side():
+    flat, tall = Box(0.1, 0.1, 0.8, 0.1), Box(0.1, 0.1, 0.1, 0.8)
+    assert before(flat, Box(0.1, 0.15, 0.8, 0.1), 1) and not before(flat, Box(0.15, 0.1, 0.8, 0.1), 0)
+    assert before(tall, Box(0.15, 0.1, 0.1, 0.8), 0) and not before(tall, Box(0.1, 0.15, 0.1, 0.8), 1)
+    dot = Box(0.5, 0.5, 0.04, 0.04)
+    assert not before(dot, Box(0.52, 0.5, 0.04, 0.04), 0) and before(dot, Box(0.54, 0.5, 0.04, 0.04), 0)
+
+
+def test_between_needs_two_targets_and_one_side_of_the_picture_or_the_other():
+    posts = [Box(0.1, 0.4, 0.1, 0.2), Box(0.8, 0.4, 0.1, 0.2)]
+    inside, aside = Box(0.45, 0.1, 0.1, 0.1), Box(0.9, 0.7, 0.1, 0.1)
+    assert holds("between", [inside], posts) and not holds("between", [aside], posts)
+    assert holds("between", [aside, inside], posts) and holds("between", [aside], posts[:1])
+    assert holds("left", [posts[1], posts[0]], [inside]) and not holds("left", [posts[1]], [inside])
+
+
+def test_what_flies_or_hangs_is_in_front_whatever_its_feet_say():
+    bird, house = Box(0.4, 0.1, 0.1, 0.1), Box(0.1, 0.15, 0.8, 0.7)
+    assert not holds("front", [bird], [house]) and holds("front", [bird], [house], feet=False)
+    assert aloft(Relation("front", (Thing("bird"),), (Thing("house"),)), "a bird in front of a house")
+    assert aloft(Relation("front", (Thing("cat"),), (Thing("house"),)), "a cat jumping in front of a house")
+    assert not aloft(Relation("front", (Thing("cat"),), (Thing("house"),)), "a cat in front of a house")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "objects", "kinds"),
+    [
+        ("a cat", "a cat 300 10 5 300", ["size"]),  # one side is enough
+        ("a cat", "a cat 10 300 300 5", ["size"]),
+        ("a cat or a dog", "a cat 10 10 200 200", []),
+        ("a cat and a lake", "a cat 10 10 200 200", []),  # a place may be all around
+        ("a red cat to the left of a blue cat", "a red cat 20 200 190 190; a blue cat 300 200 190 190", []),
+        ("a red cat to the left of a blue cat", "a red cat 300 200 190 190; a blue cat 20 200 190 190", ["relation"]),
+        ("a cup on the left", "a cup 190 200 190 190", []),  # the middle is not surely wrong
+        ("a cup on the left", "a cup 225 200 190 190", ["relation"]),
+        ("a cup on the right", "a cup 97 200 190 190", ["relation"]),
+        ("a cup at the bottom", "a cup 200 97 190 190", ["relation"]),
+        ("a cup at the bottom", "a cup 200 130 190 190", []),
+    ],
+)
+def test_what_is_surely_wrong_and_what_is_not(prompt, objects, kinds):
+    assert [v.kind for v in check(prompt, layout_of(objects)).violations] == kinds
