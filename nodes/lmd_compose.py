@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..lmd.pictures.energy_plot import energy_plot
+from .host.guidance.grounding import check_count
 from .host.lmd.overall_stage import compose_and_sample
 from .lmd_options import CATEGORY
 from .types import ObjectsType
@@ -37,6 +38,9 @@ class LatentComposer(io.ComfyNode):
                                       "same prompt instead of encoding it here."),
                 io.Conditioning.Input("negative_override", optional=True, advanced=True,
                                       tooltip="Use this conditioning as the negative one."),
+                io.Gligen.Input("gligen", optional=True,
+                                tooltip="From GLIGENLoader, the one that Box Grounded Sampler has: every box is "
+                                "grounded in the composition too. Objects of the preset lmd+ need it."),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="For the stock VAE Decode."),
@@ -47,10 +51,21 @@ class LatentComposer(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, clip, objects, frozen_ratio, prompt="", negative="", positive_override=None, negative_override=None
+        cls,
+        model,
+        clip,
+        objects,
+        frozen_ratio,
+        prompt="",
+        negative="",
+        positive_override=None,
+        negative_override=None,
+        gligen=None,
     ) -> io.NodeOutput:
+        if gligen is not None:
+            check_count(len(objects.layout.objects))
         samples, trace, text = compose_and_sample(
-            model, clip, objects, prompt, negative, frozen_ratio, positive_override, negative_override
+            model, clip, objects, prompt, negative, frozen_ratio, positive_override, negative_override, gligen
         )
         curves, numbers = trace.curves()
         plot = energy_plot(curves, objects.options.guidance.loss_threshold, numbers)

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..lmd.pictures.attention_record import object_numbers
 from ..lmd.pictures.energy_plot import energy_plot
 from ..lmd.sampling.options import PRESETS, SamplingSettings
+from .host.guidance.grounding import check_count
 from .host.lmd import sam
 from .host.lmd.masks import ATTENTION_IN_BOX, SOURCES, decode, new_masks
 from .host.lmd.object_stage import sample_objects
@@ -44,13 +45,17 @@ class BoxGroundedSampler(io.ComfyNode):
                                tooltip="Noise schedule. ddim_uniform is the published one."),
                 io.Combo.Input("preset", options=list(PRESETS), default="reference",
                                tooltip="Guidance schedule: reference (the published code), paper (5 iterations, one "
-                               "less every five steps) or fast (half the guidance at twice the strength; objects stop "
-                               "when they have been used). Ignored when options are connected."),
+                               "less every five steps), fast (half the guidance at twice the strength; objects stop "
+                               "when they have been used) or lmd+ (the published LMD+: GLIGEN places the objects, "
+                               "without guidance of their own). Ignored when options are connected."),
                 io.Int.Input("batch_size", default=1, min=1, max=64, advanced=True,
                              tooltip="Images to make; each has its own noise and is guided on its own."),
                 io.String.Input("negative", default="", multiline=True, optional=True, advanced=True,
                                 tooltip="Negative prompt of the objects. Empty: the layout's own and the published list."),
                 OptionsType.Input("options", optional=True, tooltip="From LMD Options; replaces the preset."),
+                io.Gligen.Input("gligen", optional=True,
+                                tooltip="From GLIGENLoader, for SD1.x models: the adapter then places the objects by "
+                                "their boxes. The preset lmd+ needs it. Give it to Latent Composer too."),
             ],
             outputs=[
                 ObjectsType.Output(display_name="objects", tooltip="The finished objects, for Latent Composer."),
@@ -62,11 +67,13 @@ class BoxGroundedSampler(io.ComfyNode):
     @classmethod
     def execute(
         cls, model, clip, layout, seed, steps, cfg, sampler_name, scheduler, preset, batch_size=1, negative="",
-        options=None,
+        options=None, gligen=None,
     ) -> io.NodeOutput:  # fmt: skip
         settings = SamplingSettings(seed, steps, cfg, sampler_name, scheduler, batch_size)
         options = options or PRESETS[preset]
-        objects = sample_objects(model, clip, layout, settings, options, negative)
+        if gligen is not None:
+            check_count(len(layout.objects))
+        objects = sample_objects(model, clip, layout, settings, options, negative, gligen)
         numbers = object_numbers(objects)
         curves = [(f"{n} {run.item.phrase}", run.energies) for n, run in zip(numbers, objects.runs)]
         plot = energy_plot(curves, options.guidance.loss_threshold, numbers)
@@ -123,7 +130,8 @@ class LMDObjectMasks(io.ComfyNode):
                 ObjectsType.Input("objects", tooltip="From Box Grounded Sampler."),
                 io.Combo.Input("source", options=list(SOURCES), default=ATTENTION_IN_BOX,
                                tooltip="Attention needs nothing else. SAM, point is the published way and needs "
-                               "sam_model and vae; SAM, box prompts with the attention's bounding box."),
+                               "sam_model and vae; SAM, box prompts with the attention's bounding box; SAM, layout "
+                               "box with the object's own box, as published for LMD+."),
                 io.Float.Input("threshold", default=0.25, min=0.0, max=1.0, step=0.01,
                                tooltip="Attention above this share of its range counts as the object."),
                 io.Float.Input("min_confidence", default=0.85, min=0.0, max=1.0, step=0.01, advanced=True,

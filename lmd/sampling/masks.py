@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import checks
+from ..layout import Box
 
 AGGREGATE_FROM = 0.2  # the reference averages attention from step 10 of 50 on
 
@@ -73,6 +74,20 @@ def upsample(mask: Tensor, height: int, width: int) -> Tensor:
 def reduce(mask: Tensor, height: int, width: int) -> Tensor:
     """A boolean mask on a coarser grid: bilinear without antialias, then "not zero"; so central pixels decide (5.6)."""
     return F.interpolate(mask[None, None].float(), size=(height, width), mode="bilinear")[0, 0] > 0
+
+
+def rasterised(box: Box, height: int, width: int) -> Tensor:
+    """The box on a grid of cells, boolean [h, w]; empty where it is smaller than a cell."""
+    y0, y1, x0, x1 = box.cells(height, width)
+    mask = torch.zeros(height, width, dtype=torch.bool)
+    mask[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] = True
+    return mask
+
+
+def box_prompt(box: Box, height: int, width: int) -> tuple[int, int, int, int]:
+    """SAM's box prompt (x0, y0, x1, y1) in whole pixels of an image, clipped to it (docs/lmd.md, 12.4)."""
+    y0, y1, x0, x1 = box.cells(height, width)
+    return min(max(x0, 0), width), min(max(y0, 0), height), min(max(x1, 0), width), min(max(y1, 0), height)
 
 
 def iou(a: Tensor, b: Tensor, eps: float = 1e-6) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from .. import checks
 from ..layout import Box
 from .compose import centred_box
+from .energy import EnergyOptions
 from .guidance import REFERENCE_STEPS, GuidanceOptions
 
 PLACEMENTS = ("floor", "centre")
@@ -23,6 +24,9 @@ class LMDOptions:
     `fast_schedule`: skip every second step of an object's run once its latents are no longer needed.
     `stop_early`: end an object's run there instead; its picture is then the model's estimate.
     `objects_at_once`: how many objects are sampled in one batch, 0 = by free memory; it changes no result.
+    `object_guidance`: guidance of the objects' own runs, where it is another than the composition's.
+    `gligen_share`: for which share (0..1) of a run's steps a GLIGEN adapter is on, if one is given; `needs_gligen`: the
+    other parameters make sense with one only (LMD+).
     `reference_seeds`: number objects by their place in the name order, as published; otherwise by their name, so that
     adding or renaming one leaves the noise of the others alone.
     `use_background`, `use_negative`: give objects the background prompt; use the layout's negative prompt.
@@ -43,12 +47,17 @@ class LMDOptions:
     reference_seeds: bool = False
     use_background: bool = True
     use_negative: bool = True
+    object_guidance: GuidanceOptions | None = None
+    gligen_share: float = 0.4
+    needs_gligen: bool = False
 
     def __post_init__(self) -> None:
         checks.kind(self, GuidanceOptions, "guidance")
         checks.kind(self, str, "layers")
         checks.number(self, "blending_ratio", 0, 1)
         checks.number(self, "floor_padding", 0, 1)
+        checks.number(self, "gligen_share", 0, 1)
+        checks.kind(self, GuidanceOptions | None, "object_guidance")
         checks.one_of(self, "placement", PLACEMENTS)
         checks.whole(self, "objects_at_once", 0)
         checks.kind(self, bool, *(f.name for f in fields(self) if f.type == "bool"))
@@ -74,10 +83,18 @@ PRESETS = {
     "fast": LMDOptions(
         guidance=GuidanceOptions(loss_scale=10.0, max_index_step=25, max_iter=(2,) * 5 + (1,) * 20), stop_early=True
     ),
+    "lmd+": LMDOptions(
+        blending_ratio=0.1,
+        centre=False,
+        align=False,
+        object_guidance=GuidanceOptions(max_index_step=0, energy=EnergyOptions(bg_weight=1.0)),
+        needs_gligen=True,
+    ),
 }
 """`reference`: the published code. `paper`: the schedule of the paper's text. `fast`: this project's own, half as many
 iterations of twice the strength, and objects that stop where they are no longer frozen; what it costs in obedience is
-measured on the demo model only (demo/README.md, The table)."""
+measured on the demo model only (demo/README.md, The table). `lmd+`: the published LMD+, whose objects are placed by
+GLIGEN's adapter where they belong, without guidance of their own (docs/lmd.md, 12)."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,9 @@ def check_lmd(folder: Path) -> list[tuple[str, int, int, list[str]]]:
     from safetensors import safe_open
 
     cases = load("golden_lmd_cases", HERE / "lmd_cases.py")
-    handlers = {**cases.HANDLERS, **load("golden_plan_cases", HERE / "plan_cases.py").HANDLERS}
+    plus = load("golden_lmd_plus_cases", HERE / "lmd_plus_cases.py")
+    handlers = {**cases.HANDLERS, **load("golden_plan_cases", HERE / "plan_cases.py").HANDLERS, **plus.HANDLERS}
+    deviations = {**cases.DEVIATIONS, **plus.DEVIATIONS}
     rows = []
     for path in sorted(folder.glob("*.json")):
         handler = handlers.get(path.stem)
@@ -49,7 +51,7 @@ def check_lmd(folder: Path) -> list[tuple[str, int, int, list[str]]]:
                 handler(case["input"], case["expected"], tensors.get(case["id"], {}))
                 passed += 1
             except Exception as error:
-                reason = cases.DEVIATIONS.get(path.stem) if case["quirk"] else None
+                reason = deviations.get(path.stem) if case["quirk"] else None
                 verdict = f"deviates ({reason})" if reason else f"FAIL {type(error).__name__}: {error}"
                 messages.append(f"{verdict} [{case['id']}: {case['note']}]")
         rows.append((path.stem, passed, len(data["cases"]), messages))

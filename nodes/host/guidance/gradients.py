@@ -21,6 +21,7 @@ from ....lmd.sampling.energy import AttentionMap, Energies
 from .attention import GUIDED_PASS, Capture, Layer, LayersDone, differentiable
 from .foreign_patches import Way, differentiable_patches, patches_of, unnoticed, without_wrappers, wrappers_of
 from .grad_weights import Aliases, OrdinaryTensors, grad_ready, normal
+from .grounding import KEY
 from .memory_plan import ADVICE, Economy, GuidanceOutOfMemory, is_out_of_memory, recomputed
 from .rope_gradients import differentiable_pass
 from .tiles import NotATile, Tiles, without_tiles
@@ -336,4 +337,6 @@ def _extra_modules(cond: dict) -> list[torch.nn.Module]:
         control = getattr(control, "previous_controlnet", None)
     if "gligen" in cond:
         modules.append(cond["gligen"][1].model)
+    if KEY in cond["model_conds"]:
+        modules.append(cond["model_conds"][KEY].network)
     return [m for m in modules if isinstance(m, torch.nn.Module)]

@@ -13,8 +13,8 @@ from ....lmd.sampling.object_runs import ObjectRun, ObjectRuns, attention_mask, 
 from .sam import SamModel
 
 ATTENTION_IN_BOX, ATTENTION, BOX = "attention inside box", "attention", "box"
-SAM_POINT, SAM_BOX, GIVEN = "SAM, point", "SAM, box", "masks input"
-SOURCES = (ATTENTION_IN_BOX, ATTENTION, BOX, SAM_POINT, SAM_BOX, GIVEN)
+SAM_POINT, SAM_BOX, GIVEN, SAM_LAYOUT_BOX = "SAM, point", "SAM, box", "masks input", "SAM, layout box"
+SOURCES = (ATTENTION_IN_BOX, ATTENTION, BOX, SAM_POINT, SAM_BOX, GIVEN, SAM_LAYOUT_BOX)
 
 
 def decode(objects: ObjectRuns, vae: Any) -> Tensor:
@@ -58,10 +58,7 @@ def new_masks(
     chosen = []
     for i, run in enumerate(objects.runs):
         own = images[i * batch : (i + 1) * batch]
-        found = [
-            _sam_mask(sam, own[b], run, b, size, source == SAM_BOX, threshold, min_confidence, min_iou)
-            for b in range(batch)
-        ]
+        found = [_sam_mask(sam, own[b], run, b, size, source, threshold, min_confidence, min_iou) for b in range(batch)]
         chosen.append(torch.stack(found))
     return objects.with_masks(chosen)
 
@@ -81,10 +78,14 @@ def _given(objects: ObjectRuns, given: Tensor | None, size: tuple[int, int]) -> 
 
 
 def _sam_mask(
-    sam: SamModel, image: Tensor, run: ObjectRun, b: int, size: tuple[int, int], use_box: bool, threshold: float,
+    sam: SamModel, image: Tensor, run: ObjectRun, b: int, size: tuple[int, int], source: str, threshold: float,
     min_confidence: float, min_iou: float,
 ) -> Tensor:  # fmt: skip
-    """SAM's best proposal for one image [H, W, 3] on the latent grid (5.6, steps 2 to 7)."""
+    """SAM's best proposal for one image [H, W, 3] on the latent grid (docs/lmd.md, 5.6, steps 2 to 7; 12.4 by layout box)."""
+    if source == SAM_LAYOUT_BOX:
+        full, confidence = sam.propose(image, box=masks.box_prompt(run.box, *image.shape[:2]))
+        return _chosen(full, confidence, masks.rasterised(run.box, *size), size, min_confidence, min_iou)
+    use_box = source == SAM_BOX
     attention = run.mask_attention[:, b]
     options = masks.BOX if use_box else masks.MaskOptions(threshold=threshold)
     start = round(masks.AGGREGATE_FROM * len(attention))
@@ -97,5 +98,11 @@ def _sam_mask(
     else:
         column, row = masks.peak(smoothed)
         full, confidence = sam.propose(image, point=(column * cell_x, row * cell_y))
+    return _chosen(full, confidence, coarse, size, min_confidence, min_iou)
+
+
+def _chosen(
+    full: Tensor, confidence: list[float], coarse: Tensor, size: tuple[int, int], min_confidence: float, min_iou: float
+) -> Tensor:
     candidates = [masks.reduce(m, *size) for m in full]
     return candidates[masks.select(candidates, confidence, coarse, min_confidence, min_iou)]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import comfy.conds
 import comfy.model_management
 import comfy.sample
 import comfy.samplers
@@ -30,6 +31,7 @@ from ....lmd.sampling.object_runs import (
 )
 from ....lmd.sampling.options import LMDOptions, SamplingSettings
 from ..guidance.attention import WordAttention, mask_layer, resolve_layers, use_fused_on_cpu
+from ..guidance.grounding import ADVICE, Adapter, Slot, adapter_for, phrase_embedding
 from ..guidance.guide import EnergyTrace, Guide, Target, reserve_memory
 from ..guidance.memory_plan import images_that_fit, is_out_of_memory
 from ..guidance.parallel_runs import OutOfStep, add_lanes
@@ -38,7 +40,7 @@ from ..guidance.step_hooks import RunHook
 from ..guidance.tiles import refuse_tiles
 from ..guidance.token_positions import encode, guided_objects, tokenizer
 from .independence import hooks_per_image, not_per_image
-from .run_cache import OBJECT_RUNS, model_signature, signature
+from .run_cache import OBJECT_RUNS, Same, model_signature, signature
 
 log = logging.getLogger(__name__)
 KEY = "lmd_stage"
@@ -115,20 +117,36 @@ class ObjectJob:
         if len(self.positive) != 1 or not hooks_per_image(self.positive[0][1].get("hooks")):
             return id(self)
         features, extra = self.positive[0]
-        shapes = {k: tuple(v.shape) if isinstance(v, Tensor) else signature(v) for k, v in extra.items()}
-        return tuple(features.shape), tuple(sorted(shapes.items(), key=lambda kv: kv[0]))
+        return tuple(features.shape), tuple((k, _shape(extra[k])) for k in sorted(extra))
+
+
+def _shape(value: Any) -> Hashable:
+    """What a value of a conditioning must share with others to be joined with them: tensors their shape only."""
+    if isinstance(value, Tensor):
+        return tuple(value.shape)
+    if isinstance(value, comfy.conds.CONDRegular):
+        return type(value), tuple(value.cond.shape)
+    if isinstance(value, dict):
+        return tuple((k, _shape(v)) for k, v in value.items())
+    return signature(value)
 
 
 def sample_objects(
-    model: Any, clip: Any, layout: Layout, settings: SamplingSettings, options: LMDOptions, negative: str = ""
-) -> ObjectRuns:
-    """Stage 2a: generate each object of the layout alone in its centred box (docs/lmd.md, 5)."""
+    model: Any, clip: Any, layout: Layout, settings: SamplingSettings, options: LMDOptions, negative: str = "",
+    gligen: Any = None,
+) -> ObjectRuns:  # fmt: skip
+    """Stage 2a: generate each object of the layout alone in its box (docs/lmd.md, 5; with a host GLIGEN, 12).
+
+    Raises ValueError for a GLIGEN that does not fit the model, or is missing where the options need one.
+    """
     channels = model.get_model_object("latent_format").latent_channels
     shape = (channels, layout.height // VAE_FACTOR, layout.width // VAE_FACTOR)
     background = initial_noise(settings, shape)
     items = object_prompts(layout if options.use_background else replace(layout, background=""))
     bar = Bar(model, len(items) + 1, settings.steps)
-    stage = ObjectStage(model, clip, layout, settings, options, negative, bar)
+    stage = ObjectStage(
+        model, clip, layout, settings, options, negative, bar, boxes_adapter(model, clip, options, gligen)
+    )
     numbers = object_numbers(items, options.reference_seeds)
     jobs = []
     for index, item in enumerate(items):
@@ -147,6 +165,15 @@ def latent_format_of(model: Any) -> str:
     return type(model.get_model_object("latent_format")).__name__
 
 
+def boxes_adapter(model: Any, clip: Any, options: LMDOptions, gligen: Any) -> Adapter | None:
+    """The adapter of a GLIGEN input, None without one; ValueError if it does not fit, or is missing and needed."""
+    if gligen is not None:
+        return adapter_for(model, gligen, phrase_embedding(clip, "a").shape[-1])
+    if options.needs_gligen:
+        raise ValueError(f"the preset lmd+ needs the input gligen, which is not connected: {ADVICE}")
+    return None
+
+
 def object_sigmas(model: Any, settings: SamplingSettings, options: LMDOptions) -> Tensor:
     """The sigmas of an object's run: the host's, thinned where `fast_schedule` asks for it."""
     sigmas = sigmas_of(model, settings)
@@ -161,24 +188,31 @@ class ObjectStage:
 
     def __init__(
         self, model: Any, clip: Any, layout: Layout, settings: SamplingSettings, options: LMDOptions, negative: str,
-        bar: Bar,
+        bar: Bar, adapter: Adapter | None = None,
     ):  # fmt: skip
         self.model, self.clip, self.settings, self.options, self.bar = model, clip, settings, options, bar
+        self.adapter = adapter
         self.sampler, self.sigmas = sampler_of(settings), object_sigmas(model, settings, options)
         self.canvas = (layout.width, layout.height)
         self._encode = functools.cache(functools.partial(encode, clip))  # objects of one name share their prompt
         extra_negative = layout.negative if options.use_negative else ""
-        self.negative = encode(clip, negative or with_negative(extra_negative, OBJECT_NEGATIVE))
+        negative_cond = encode(clip, negative or with_negative(extra_negative, OBJECT_NEGATIVE))
+        self.negative = adapter.ground(negative_cond) if adapter else negative_cond
         unet = model.model.diffusion_model
         self.layers = (mask_layer(unet), *resolve_layers(options.layers, unet))
         self.stop = options.exact_steps(settings.steps) if options.stop_early else None
         self.short_of_memory = False  # once memory has run out, batches are smaller and last digits differ
         # How many objects are computed at once changes nothing about them: what might runs them one at a time.
         same = replace(options, objects_at_once=0)
-        self.signature = model_signature(model), signature(self.negative), signature(self.sigmas), settings, same
+        weights = Same(adapter.network) if adapter else None
+        self.signature = (
+            model_signature(model), weights, signature(self.negative), signature(self.sigmas), settings, same
+        )  # fmt: skip
 
     def job(self, index: int, item: ObjectPrompt, box: Box, noise: Tensor) -> ObjectJob:
         positive = self._encode(item.prompt)
+        if self.adapter is not None:
+            positive = self.adapter.ground(positive, [Slot(box, phrase_embedding(self.clip, item.phrase))])
         key = (*self.signature, signature(positive), item.phrase, box, signature(noise))
         return ObjectJob(index, item, box, noise, positive, key)
 
@@ -247,11 +281,14 @@ class ObjectStage:
         words.reader.read(patched, f"{KEY}_attention")
         use_fused_on_cpu(patched)
         refuse_tiles(patched, *jobs[0].noise.shape[-2:], "Box Grounded Sampler")
+        if self.adapter is not None:
+            self.adapter.patch(patched, self.options.gligen_share)
         guides: dict[int, Guide] = {}
         own: dict[int, stages.ObjectStage] = {}
 
         def make_hook(i: int, run: SamplerRun) -> RunHook:
-            guides[i] = Guide(run, targets[i], self.options.guidance, EnergyTrace(jobs[i].item.phrase))
+            guidance = self.options.object_guidance or self.options.guidance
+            guides[i] = Guide(run, targets[i], guidance, EnergyTrace(jobs[i].item.phrase))
             own[i] = stages.ObjectStage(guides[i].guidance, functools.partial(words.latest_of, i), self.stop)
             return RunHook(guides[i], own[i])
 
@@ -296,9 +333,14 @@ def _joined(conditionings: Sequence[list], batch: int) -> list:
         return conditionings[0]
 
     def join(values: Sequence[Any]) -> Any:
-        if not isinstance(values[0], Tensor):
-            return values[0]
+        first = values[0]
+        if isinstance(first, dict):
+            return {k: join([v[k] for v in values]) for k in first}
+        if isinstance(first, comfy.conds.CONDRegular):
+            return first._copy_with(join([v.cond for v in values]))
+        if not isinstance(first, Tensor):
+            return first
         return torch.cat([v.expand(batch, *v.shape[1:]) for v in values])
 
     entries = [c[0] for c in conditionings]
-    return [[join([e[0] for e in entries]), {k: join([e[1][k] for e in entries]) for k in entries[0][1]}]]
+    return [[join([e[0] for e in entries]), join([e[1] for e in entries])]]

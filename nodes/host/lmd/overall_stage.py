@@ -9,17 +9,28 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from ....lmd.layout import Layout
 from ....lmd.prompts import OVERALL_NEGATIVE, overall_prompt, with_negative
 from ....lmd.sampling import schedule, stages
 from ....lmd.sampling.energy import GuidedObject, References
 from ....lmd.sampling.object_runs import Composition, ObjectRuns, compose_runs
 from ....lmd.sampling.tokens import extend
 from ..guidance.attention import resolve_layers, transformer_of, use_fused_on_cpu
+from ..guidance.grounding import Slot, phrase_embedding
 from ..guidance.guide import EnergyTrace, Guide, Target, reserve_memory
 from ..guidance.sampler_run import SamplerRun
 from ..guidance.step_hooks import RunHook, add_step_hook
 from ..guidance.token_positions import encode, guided_objects, tokenizer
-from .object_stage import KEY, Bar, latent_format_of, sample_latent, sample_objects, sampler_of, sigmas_of
+from .object_stage import (
+    KEY,
+    Bar,
+    boxes_adapter,
+    latent_format_of,
+    sample_latent,
+    sample_objects,
+    sampler_of,
+    sigmas_of,
+)
 
 __all__ = ["compose_and_sample", "sample_objects", "sigmas_of"]
 
@@ -57,30 +68,43 @@ def compose_and_sample(
     frozen_ratio: float = 0.5,
     positive_cond: list | None = None,
     negative_cond: list | None = None,
+    gligen: Any = None,
 ) -> tuple[Tensor, EnergyTrace, str]:
     """Stage 2b: paste the objects and denoise the whole image with them frozen at first (docs/lmd.md, 6 and 7).
 
-    Returns the latent for the VAE, the energies and the prompt that was used. Raises ValueError for a model that the
-    objects cannot have been made with.
+    With a host GLIGEN, every box is grounded too (docs/lmd.md, 12). Returns the latent for the VAE, the energies and the
+    prompt that was used. Raises ValueError for a model that the objects cannot have been made with, and for a GLIGEN
+    that does not fit it.
     """
-    settings = objects.settings
+    layout, settings = objects.layout, objects.settings
     sigmas = sigmas_of(model, settings)
     check_model(model, objects, sigmas)
     frozen = frozen_steps(objects, len(sigmas) - 1, frozen_ratio)
     texts = overall_texts(clip, objects, prompt, negative)
     composition = compose_runs(objects)
+    positive, negative_cond = positive_cond or texts.positive, negative_cond or texts.negative
     trace = EnergyTrace("composition")
     patched = model.clone()
+    adapter = boxes_adapter(model, clip, objects.options, gligen)
+    if adapter is not None:
+        positive, negative_cond = adapter.ground(positive, box_slots(clip, layout)), adapter.ground(negative_cond)
+        adapter.patch(patched, objects.options.gligen_share)
     if objects.runs:  # without any it is the host's own run, bit for bit
         add_step_hook(patched, KEY, lambda run: _overall_hook(run, texts.target, objects, composition, frozen, trace))
         reserve_memory(patched, KEY)
         use_fused_on_cpu(patched)
     bar = Bar(model, len(objects.runs) + 1, settings.steps, first=len(objects.runs))
     latent = sample_latent(
-        patched, composition.noise, settings, sampler_of(settings), sigmas, positive_cond or texts.positive,
-        negative_cond or texts.negative, bar.callback,
+        patched, composition.noise, settings, sampler_of(settings), sigmas, positive, negative_cond, bar.callback,
     )  # fmt: skip
     return latent, trace, texts.prompt
+
+
+def box_slots(clip: Any, layout: Layout) -> list[Slot]:
+    """One grounding slot per box, in the order of the groups; each box of a group has the group's phrase."""
+    groups = overall_prompt(layout).groups
+    embeddings = [phrase_embedding(clip, g.phrase) for g in groups]
+    return [Slot(box, embedding) for g, embedding in zip(groups, embeddings) for box in g.boxes]
 
 
 def frozen_steps(objects: ObjectRuns, steps: int, ratio: float) -> int:

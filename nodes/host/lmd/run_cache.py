@@ -9,6 +9,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import comfy.conds
 import comfy.model_management
 import torch
 
@@ -44,6 +45,8 @@ def signature(value: Any) -> Hashable:
         content = value.detach().cpu().contiguous().flatten()
         digest = hashlib.sha256(content.view(torch.uint8).numpy().tobytes() if content.numel() else b"").hexdigest()
         return tuple(value.shape), str(value.dtype), digest
+    if isinstance(value, comfy.conds.CONDRegular):
+        return type(value).__qualname__, signature(vars(value))
     if isinstance(value, dict):
         return tuple((signature(k), signature(v)) for k, v in value.items())
     if isinstance(value, (list, tuple)):
