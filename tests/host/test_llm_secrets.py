@@ -135,13 +135,13 @@ def test_hiding_is_linear_and_leaves_other_text_alone():
             flood = (piece * n)[:n]
             best = min(_seconds(hide, flood) for _ in range(3))
             times.append(best)
-        assert times[1] < max(0.2, 6 * times[0]), (piece, times)
+        assert times[1] < max(0.2, 8 * times[0]), (piece, times)
 
 
 def _seconds(work, *given) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     work(*given)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def test_a_fingerprint_shows_nothing_and_changes_with_the_server():
