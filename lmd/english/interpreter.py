@@ -6,6 +6,7 @@ import re
 from functools import singledispatchmethod
 
 from . import inflection, lexicon
+from .certainty import is_sure
 from .clauses import Aside, Attribute, Clause, Negation, Place, Position, Reference, Relation, Style, Subject, Who
 from .genre import Genre
 from .noun_phrases import NounPhrase
@@ -83,7 +84,7 @@ class Interpreter(References):
             return
         if role == "tag" and self._belongs_to_person(noun):
             return
-        if not self._sure(noun, role, sentence):
+        if not is_sure(noun, role, sentence, self.genre, self.scene):
             self._leave_out(noun, role)
             return
         self.remember(noun, [self._new(noun)])
@@ -118,64 +119,6 @@ class Interpreter(References):
             return
         joined = f"{thing.tail} and {text}" if f" {how} " in old else f"{thing.tail} {how} {text}"
         thing.tail = joined.strip()
-
-    def _sure(self, noun: NounPhrase, role: str, sentence: int) -> bool:
-        """Is the noun surely a thing that can be seen, and new in the picture?"""
-        strange = role == "tag" and any(not speech(w.lower()) for w in noun.before)
-        if noun.head in lexicon.NOT_THINGS or strange or role == "mention" and not noun.solid:
-            return False
-        counted = noun.count is not None and not noun.vague
-        definite = noun.det in ("the", "this", "that", "these", "those", "its", "their", "his", "her")
-        if self.genre.long and definite and noun.head in lexicon.COLLECTIVES | lexicon.PICTURES:
-            return False
-        if (
-            self.genre.paragraph
-            and definite
-            and not counted
-            and (sentence > 0 or noun.plural)
-            and not (role in ("target", "object") and not noun.plural)
-        ):
-            return False
-        if (
-            self.genre.long
-            and noun.plural
-            and not counted
-            and role != "subject"
-            or role == "tag"
-            and not self._tag_is_sure(noun)
-        ):
-            return False
-        if self.genre.paragraph and noun.plural and not counted and sentence > 0:
-            return False
-        if noun.solid or counted and noun.head == "light" or noun.head in lexicon.COLLECTIVES and noun.tail:
-            return True
-        if noun.name and noun.kind != "person":
-            return not self.genre.long
-        if noun.kind == "" and role == "subject" and noun.bare and not self.scene.things:
-            return not self.genre.long and not noun.plural and noun.head.isascii()  # "darth vader drinking coffee"
-        if noun.kind == "":
-            return not self.genre.long and bool(noun.det or counted) and noun.head.isascii()
-        if noun.kind in ("group", "text") and noun.head in lexicon.COLLECTIVES | lexicon.CARRIERS | lexicon.FLAT:
-            return True
-        return not self.genre.long and self._bare_kind(noun, role, counted)
-
-    def _bare_kind(self, noun: NounPhrase, role: str, counted: bool) -> bool:
-        """Nouns of other kinds in a short caption: parts of bodies, places and pictures that something is said of."""
-        if noun.kind == "body":
-            return role in ("target", "subject") or counted
-        if noun.kind in ("place", "weather", "matter"):
-            return counted or role in ("target", "subject") and (bool(noun.det) or noun.head in lexicon.MASS)
-        return (
-            counted
-            and noun.kind in ("group", "text")
-            or noun.head in lexicon.STYLE_NOUNS
-            and (counted or bool(noun.det))
-        )
-
-    def _tag_is_sure(self, noun: NounPhrase) -> bool:
-        if noun.plural and noun.count is None:
-            return not self.scene.things or not self.scene.things[0].animate and not self.genre.styled
-        return (speech(noun.head)[:1] in ("n", "") or noun.head in lexicon.KINDS) and noun.kind != ""
 
     def _leave_out(self, noun: NounPhrase, role: str) -> None:
         if role == "tag" and (noun.solid or noun.kind == "place") and all(speech(w.lower()) for w in noun.before):

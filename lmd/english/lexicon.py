@@ -118,11 +118,6 @@ MATTER = word_set(
     season gloom distance sun moon rainbow lightning light lights bokeh haze blizzard breeze traffic horizon
     """
 )
-SKY = word_set(
-    """
-    sky stars moon sun clouds cloud moonlight sunlight rainbow sunset sunrise lights aurora canopy
-    """
-)
 PLACES = ROOMS | OUTDOORS | MATTER
 PLACE_ENDINGS = ("room", "yard", "land", "scape", "woods", "side", "station", "shop", "store", "port", "field", "hall")
 # Place nouns that are things when nothing says "in" or "at" before them.

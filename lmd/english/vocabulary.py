@@ -61,15 +61,6 @@ def _basic(word: str) -> str:
     return table().get(word, ("", ""))[0]
 
 
-def can_be(word: str, part: str) -> bool:
-    return part in speech(word)
-
-
-def is_mostly(word: str, part: str) -> bool:
-    return speech(word)[:1] == part
-
-
-@lru_cache(8192)
 def kind(noun: str, first: str = "") -> str:
     """The kind of a singular noun; `first` is the noun before it, since "traffic light" is a thing and "light" is not."""
     if lexicon.KINDS.get(noun) in SOLID:
@@ -96,8 +87,3 @@ def compound_kind(first: str, noun: str) -> str:
     if f"{first} {noun}" in lexicon.COMPOUNDS:
         return "thing"
     return table().get(f"{first}_{noun}", ("", ""))[1]
-
-
-def is_solid(noun: str, first: str = "") -> bool:
-    """Does it surely name something that can be seen and has a place?"""
-    return kind(noun, first) in SOLID
