@@ -96,7 +96,8 @@ def _open(thing: Thing, scene: Scene) -> bool:
     if low in lexicon.CLOTHES:  # "two hats and a cup" are things, the hats of two men need no boxes
         return any(t.animate for t in scene.things) or not _numbered(thing)
     vague = lexicon.MASS | lexicon.STYLE_NOUNS | lexicon.MATTER | inflection.PAIR_NOUNS
-    return not _numbered(thing) and (thing.mass or low in vague)
+    compound = " " in whole_noun(thing)  # a traffic light is no light
+    return not _numbered(thing) and (thing.mass or (low in vague and not compound))
 
 
 def _numbered(thing: Thing) -> bool:

@@ -158,6 +158,7 @@ def test_which_things_the_prompt_brings_together(prompt, a, b, touch):
          'write "a yellow parking meter"'),
         ("a blue scissors and a red cup", "scissors 10 10 90 90; a red cup 200 10 90 90", 'write "blue scissors"'),
         ("a brown leather sofa and a cup", "a leather sofa 10 10 90 90; a cup 200 10 90 90", '"a brown leather sofa"'),
+        ("a blue desk light and a cup", "a desk light 10 10 90 90; a cup 200 10 90 90", 'write "a blue desk light"'),
         ("green scissors and a cup", "a pair of scissors 10 10 90 90; a cup 200 10 90 90", 'write "green scissors"'),
         ("three teddy bears", "a teddy bear 10 10 90 90", "there is 1 box for teddy bears instead of 3"),
         ("three breads and a cup", "a bread 10 10 90 90; a bread 10 200 90 90; a cup 200 10 90 90",
