@@ -151,7 +151,7 @@ CLOTHES = word_set(
     """
 )
 GROWTH = word_set(
-    "flower wildflower tree rock stone leaf bush wave hill shrub weed palm pine mushroom cactus beam panel rafter brick plank"
+    "flower wildflower tree rock stone leaf bush wave hill shrub weed palm pine mushroom cactus beam panel rafter brick plank curtain"
 )
 CONTAINERS = word_set(
     """

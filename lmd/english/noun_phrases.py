@@ -36,6 +36,8 @@ class NounPhrase:
         low = self.head.lower()
         if self.name and not known(low):
             return "person"
+        if self.name and self.before and all(w[0].isupper() for w in self.before) and kind(low) not in SOLID:
+            return "person"  # "James Bond"
         found = kind(low, self.before[-1].lower() if self.before else "")
         return "person" if found == "name" else found
 
@@ -228,7 +230,14 @@ class NounReader(Tokens):
 
     def _finish(self, taken: list[str], det: str, count: int | None, vague: bool, first: int, start: int) -> NounPhrase:
         head, before = taken[-1], taken[:-1]
-        proper = head[0].isupper() and first > 0 and count is None and not det and not head.isupper()
+        proper = (
+            head[0].isupper()
+            and first > 0
+            and self.word(first - 1) not in ".!?\n"
+            and count is None
+            and not det
+            and not head.isupper()
+        )
         one = None if proper else inflection.singular(head)
         if det == "a" and head.lower() == "glasses":
             one = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import lexicon, verbs
 from .noun_phrases import NounPhrase, NounReader
@@ -211,6 +211,13 @@ class Chunker(NounReader):
         last = self._last()
         if last.kind in ("cop", "adverb") and self.adjective(self.at) and self.boundary(self.at + 1):
             return self._one("adjective")
+        if (
+            last.kind == "relation"
+            and last.text == "to"
+            and "v" in kinds
+            and (self.word(self.at + 1) in lexicon.DETERMINERS or self.boundary(self.at + 1))
+        ):
+            return self._one("verb", low)  # "used a brush to paint a wall"
         place = "denied" if last.kind == "neg" and last.value == "verb" else last.kind
         if place in ("comma", "and") and low.endswith("ing") and "v" in kinds and self._has_verb():
             place = "denied"  # "..., casting long shadows"
@@ -249,7 +256,10 @@ class Chunker(NounReader):
         start = self.at
         noun = self.phrase()
         if noun is not None and noun.style_of:
-            return Piece("style", noun.source, noun=noun)
+            if not any(p.kind == "noun" for p in self.out):
+                return Piece("style", noun.source, noun=noun)
+            inner = self.phrase() if self.starts_noun(self.at) else None
+            noun = replace(noun, style_of=False, tail=f"of {inner.written}" if inner is not None else "")
         if noun is not None and not noun.head:
             return Piece("one", noun.source, noun=noun)
         if noun is not None:

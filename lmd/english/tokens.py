@@ -152,7 +152,9 @@ class Tokens:
             return False
         if det in ("a", "an", "each") and low.endswith("s") and inflection.singular(low) is not None:
             return True  # "a child in a raincoat jumps"
-        plural = inflection.singular(last) is not None or last in ("people", "sheep", "fish", "deer")
+        plural = inflection.singular(last) is not None or (
+            last in ("people", "sheep", "fish", "deer") and det not in ("a", "an", "each")
+        )
         if low.endswith("ed") or low in verbs.PAST:
             return kinds[0] == "v" or plural or closes
         if low.endswith("s") and (after in lexicon.DETERMINERS or moves or plural and closes):

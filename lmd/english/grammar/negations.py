@@ -83,7 +83,11 @@ def _absent_list(p: State) -> None:
 
 
 def _absent(p: State, noun: NounPhrase) -> None:
-    if noun.head in lexicon.NOT_THINGS or noun.head in ("doubt", "matter", "reason", "longer", "idea"):
+    if (
+        noun.head in lexicon.NOT_THINGS
+        or noun.head in ("time", "moment")
+        or noun.head in ("doubt", "matter", "reason", "longer", "idea")
+    ):
         return
     p.emit(Negation(noun))
 
