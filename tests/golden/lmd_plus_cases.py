@@ -208,8 +208,7 @@ def check_unet(case: dict, expected: dict, tensors: dict) -> None:
     guided = case["kind"] == "guidance pass"
     if guided:
         options[h.attention.GUIDED_PASS] = True
-    capture = h.attention.Capture([*h.attention.guided_layers(model.model.diffusion_model), None], range(77))
-    h.attention.add_patches(options, capture.layers[:-1], capture.patch)
+    maps = read_maps(h, options, model.model.diffusion_model)
     names = ["cond"] if guided else ["uncond", "cond"]
     rows = torch.cat([normal(case["features"][n], 77, 768)[None] for n in names])
     tokens = torch.cat([adapter.tokens(slots) if n == "cond" and not guided else adapter.null for n in names])
@@ -224,7 +223,6 @@ def check_unet(case: dict, expected: dict, tensors: dict) -> None:
             adapter, share, network, x.expand(len(names), -1, -1, -1), t, rows, None, None, options,
             **{h.grounding.KEY: tokens},
         )  # fmt: skip
-        maps = {LAYERS_BACK[str(k)]: v for k, v in capture.maps.items()}
         if not guided:
             close(eps[0], tensors["eps_uncond"], 1e-4, "eps_uncond")
             close(eps[1], tensors["eps_cond"], 1e-4, "eps_cond")
@@ -240,6 +238,23 @@ def check_unet(case: dict, expected: dict, tensors: dict) -> None:
         (gradient,) = torch.autograd.grad(energy.sum(), x)
     assert abs(float(energy) - expected["energy"]) <= 1e-5 * abs(expected["energy"]), "energy"
     close(gradient, tensors["grad"], 1e-4, "gradient")
+
+
+def read_maps(h, options: dict, unet) -> dict:
+    """{reference's name: AttentionMap of all words}, filled by the forward pass that gets these transformer options."""
+    from ella_lmd.lmd.sampling.energy import AttentionMap
+
+    maps, slots = {}, {}
+    for layer in h.attention.guided_layers(unet):
+
+        def replace_attention(q, k, v, extra, name=LAYERS_BACK[str(layer)]):
+            probs = h.attention.probabilities(q, k, extra["n_heads"])
+            maps[name] = AttentionMap(probs, *extra["activations_shape"][-2:])
+            return h.attention.attention_output(None, q, k, v, extra)
+
+        slots[layer.key] = replace_attention
+    options["patches_replace"] = {"attn2": slots}
+    return maps
 
 
 LAYERS_BACK = {v: k for k, v in LAYERS.items()}

@@ -1,6 +1,7 @@
 """LMD+: the host's GLIGEN adapter in both stages, on the tiny U-Net and adapter of the reference vectors' recipe."""
 
 import importlib.util
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -198,3 +199,9 @@ def test_half_precision_weights_beside_full_precision_cells(tiny):
     found = grounding._fuse(network, grounding.Adapter(tiny[1]).null, x, options)
     expected = grounding._fuse(tiny[1].model, grounding.Adapter(tiny[1]).null, x, options)
     assert found.dtype == torch.float32 and torch.allclose(found, expected, atol=2e-2)
+
+
+def test_the_reference_vectors(golden):
+    check = Path(__file__).resolve().parents[1] / "golden" / "check.py"
+    result = subprocess.run([sys.executable, check, golden / "lmd_plus"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr[-2000:]
