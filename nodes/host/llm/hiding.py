@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 _SHORTEST = 4  # a shorter secret would hide parts of ordinary words
 HIDDEN = "[key]"
-_BEARER = re.compile(r"(bearer(?:\s|%20|\+|:|=|\\u0020|&#32;){1,8})(?!\[key\])[^\s\"'<>,;(){}\[\]]{4,}", re.I)
+_TOKEN = r"(?=[^\s\"'<>,;(){}\[\]]{0,200}\d)[^\s\"'<>,;(){}\[\]]{8,}"  # long, with a digit: no word of a caption
+_BEARER = re.compile(rf"(bearer(?:\s|%20|\+|:|=|\\u0020|&#32;){{1,8}})(?!\[key\]){_TOKEN}", re.I)
 _NAMED_ENTITIES = {ord(v): k for k, v in html.entities.html5.items() if len(v) == 1 and k.endswith(";")}
 
 
@@ -18,7 +19,7 @@ def hider(secret: str) -> Callable[[str], str]:
 
     Found are: the secret itself in any case; each character of it as it is, percent-encoded (also twice), in JSON's
     and Python's escapes or as an HTML entity; hexadecimal with the usual separators; base64 at every alignment, in
-    both alphabets; and whatever follows "Bearer".
+    both alphabets; and any token that follows "Bearer".
     """
     if len(secret) < _SHORTEST:
         return lambda text: text
