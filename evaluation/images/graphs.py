@@ -19,6 +19,7 @@ DEFAULTS: dict[str, Any] = {
 OWN: dict[str, dict[str, Any]] = {
     "guidance": {"preset": "reference", "strength": 1.0},
     "lmd": {"preset": "reference", "frozen": 0.5},
+    "lmd+": {"preset": "lmd+", "frozen": 0.5, "gligen": "gligen_sd14_textbox_pruned.safetensors"},
     "area": {"strength": 1.0},
     "gligen": {"gligen": "gligen_sd14_textbox_pruned.safetensors"},
     "ella": {
@@ -133,16 +134,18 @@ def guidance(graph: Graph) -> dict:
 
 
 def lmd(graph: Graph) -> dict:
-    """Both stages of LMD."""
+    """Both stages of LMD, with GLIGEN's adapter in both where the row has one (LMD+)."""
     model, clip, vae = graph.model()
     layout, _ = graph.layout()
+    name = graph.job.settings.get("gligen")
+    adapter = {"gligen": [graph.add("GLIGENLoader", gligen_name=name), 0]} if name else {}
     objects = graph.add(
         "BoxGroundedSampler", model=model, clip=clip, layout=layout, seed=graph.job.seed, steps=graph.setting("steps"),
         cfg=graph.setting("cfg"), sampler_name=graph.setting("sampler"), scheduler=graph.setting("scheduler"),
-        preset=graph.setting("preset"), batch_size=1, **graph.options(),
+        preset=graph.setting("preset"), batch_size=1, **graph.options(), **adapter,
     )  # fmt: skip
     composed = graph.add(
-        "LatentComposer", model=model, clip=clip, objects=[objects, 0], frozen_ratio=graph.setting("frozen")
+        "LatentComposer", model=model, clip=clip, objects=[objects, 0], frozen_ratio=graph.setting("frozen"), **adapter
     )
     return graph.finish([composed, 0], vae)
 
@@ -202,6 +205,7 @@ ROWS: dict[str, Row] = {
     "composition only": Row(lmd, "lmd"),
     "no transfer": Row(lmd, "lmd"),
     "lmd": Row(lmd, "lmd"),
+    "lmd+": Row(lmd, "lmd+"),
 }
 
 
