@@ -2,7 +2,7 @@
 
 import math
 import zlib
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -36,10 +36,14 @@ def the_runs(*runs: ObjectRun, options: LMDOptions | None = None, steps: int = 6
 
 
 def test_the_defaults_of_the_options_are_the_published_ones():
-    o = LMDOptions()
-    assert tuple(getattr(o, f.name) for f in fields(o))[1:] == (
-        "auto", 0.01, True, False, "floor", 0.2, True, False, False, False, 0, False, True, True
-    )  # fmt: skip
+    published = {
+        "layers": "auto", "blending_ratio": 0.01, "centre": True, "horizontal_only": False, "placement": "floor",
+        "floor_padding": 0.2, "align": True, "align_horizontal_only": False, "fast_schedule": False,
+        "stop_early": False, "objects_at_once": 0, "reference_seeds": False, "use_background": True,
+        "use_negative": True,
+    }  # fmt: skip
+    options = LMDOptions()
+    assert {name: getattr(options, name) for name in published} == published
     assert SamplingSettings(1, 2, 3.0, "ddim", "normal").batch == 1
 
 
