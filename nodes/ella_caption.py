@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from comfy_api.latest import io
 
 from ..chat.answer import Answer, answer_in
@@ -106,7 +108,7 @@ class ELLALongCaption(io.ComfyNode):
             return io.NodeOutput(prompt, question)
         answer, faults = await _answered(chosen, question)
         told = text_view(cls, (*faults, *doubts(answer)))
-        return io.NodeOutput(caption_from_reply(answer, prompt), question, ui=told)
+        return io.NodeOutput(caption_from_reply(answer, prompt), question, ui=cast(Any, told))
 
 
 async def _answered(source: dict, question: str) -> tuple[Answer, tuple[str, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from comfy_api.latest import io
 
@@ -131,13 +132,13 @@ async def _planned(cls, prompt: str, width: int, height: int, source: dict) -> _
         return _Planned(layout, layout.notes)
     talk = _Talk.of(source)
     if talk.unchanged:
-        layout = talk.previous.on_canvas(width, height)
+        layout = cast(Layout, talk.previous).on_canvas(width, height)
         return _Planned(layout, ("the instruction is empty, so the previous layout is unchanged",))
     wanted = talk.wanted(prompt, width, height)
     if kind == MODEL:
         outcome = llm_plan.with_clip(source.get("clip"), wanted, talk.decoding)
         return _Planned(outcome.layout, outcome.report)
-    server = servers.named(source.get("server"))
+    server = servers.named(source.get("server") or "")
     outcome = await in_thread(
         lambda stopped: llm_plan.with_server(
             server, wanted, talk.decoding, lambda text: show_text(cls, text), stopped=stopped

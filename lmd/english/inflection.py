@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache, lru_cache
+from typing import Any, cast
 
 from .words import table
 
@@ -121,7 +122,7 @@ def is_invariant(word: str) -> bool:
 
 def number_word(n: int) -> str:
     """2 -> "two", 21 -> "twenty-one"."""
-    return _engine().number_to_words(n)
+    return str(_engine().number_to_words(cast(Any, n)))
 
 
 @lru_cache(4096)

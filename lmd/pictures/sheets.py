@@ -207,7 +207,7 @@ class Sheet:
         return out
 
 
-def contact_sheet(objects: ObjectRuns, images: Tensor, image: int, final: Tensor | None = None):
+def contact_sheet(objects: ObjectRuns, images: Tensor | None, image: int, final: Tensor | None = None):
     """One image of the batch: per object its own picture, mask, attention and energy; `images` [N * B, H, W, 3].
 
     `final` [H, W, 3] is the composed picture, shown with all boxes.

@@ -160,7 +160,7 @@ def opposites(scene: Scene) -> list[Relation]:
     out = []
     for axis, kind in ((0, "left"), (1, "above")):
         placed = [t for t in scene.things if t.position[axis] is not None]
-        low, high = [t for t in placed if t.position[axis] < 0.4], [t for t in placed if t.position[axis] > 0.6]
+        low, high = [t for t in placed if t.position[axis] < 0.4], [t for t in placed if t.position[axis] > 0.6]  # pyright: ignore[reportOptionalOperand]
         out += [Relation(kind, (a,), (b,)) for a in low for b in high]
     return out
 

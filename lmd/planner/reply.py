@@ -10,6 +10,7 @@ import ast
 import re
 import warnings
 from dataclasses import dataclass, field
+from typing import Any
 
 from ...chat.answer import CUT, Answer, answer_in, is_refusal, refused, unescaped
 from ..layout import Box, Layout, LayoutObject
@@ -229,7 +230,7 @@ def to_layout(reply: Reply, width: int, height: int, prompt: str = "", exact: bo
     return Layout(width, height, tuple(objects), background, negative, prompt, tuple(notes))
 
 
-def _checked(index: int, item: object) -> NamedBox:
+def _checked(index: int, item: Any) -> NamedBox:
     try:
         name, box = item
         numbers = [float(v) for v in box]

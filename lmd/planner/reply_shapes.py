@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 from .box_filter import NamedBox
 from .literals import LiteralError, read_literal
@@ -117,7 +118,7 @@ def _mapping(data: dict, depth: int) -> Found | None:
     if isinstance(canvas, dict):
         canvas = [_key(canvas, ("width", "w")), _key(canvas, ("height", "h"))]
     if isinstance(canvas, list) and len(canvas) == 2 and all(isinstance(v, int) and 0 < v < 1e6 for v in canvas):
-        found.canvas = (canvas[0], canvas[1])
+        found.canvas = cast(tuple[int, int], tuple(canvas))
     return found
 
 
@@ -135,7 +136,7 @@ def _listing(data: dict, depth: int) -> Found | None:
     told = [k for k, v in data.items() if isinstance(v, str) and _plain(k) not in _FIELD_WORDS]
     if not boxes or (len(boxes) == 1 and told):  # {"nom": "a cat", "boite": [...]}: which is the name?
         return None
-    return _found([_Thing(str(k).strip(), _box(v)) for k, v in boxes])
+    return _found([_Thing(str(k).strip(), cast(list, _box(v))) for k, v in boxes])
 
 
 def _inside(data: dict, depth: int) -> Found | None:
@@ -149,7 +150,7 @@ def _inside(data: dict, depth: int) -> Found | None:
             except LiteralError:
                 continue
         unknown = isinstance(value, list) and _plain(key) not in _FIELD_WORDS
-        if (isinstance(value, dict) or (unknown and any(isinstance(v, (dict, list)) for v in value))) and (
+        if (isinstance(value, dict) or (unknown and any(isinstance(v, (dict, list)) for v in cast(list, value)))) and (
             found := boxes_in(value, depth + 1)
         ):
             return _with_unread(found, data, key) if unknown and found.boxes else found
@@ -213,7 +214,7 @@ def _by_common_keys(items: list) -> list[_Thing | None]:
     if len(common) != 1 or len(pairs) - pairs.count(None) < 2:
         return [None] * len(items)
     note = "the fields {} and {} of the reply were read as name and box".format(*(k[:40] for k in common.pop()))
-    return [p and _Thing(item[p[0]].strip(), _box(item[p[1]]), note=note) for item, p in zip(items, pairs)]
+    return [p and _Thing(item[p[0]].strip(), cast(list, _box(item[p[1]])), note=note) for item, p in zip(items, pairs)]
 
 
 def _named(item: object) -> _Thing | None:
@@ -246,7 +247,7 @@ def _named_mapping(item: dict) -> _Thing | None:
     if len(item) == 1:
         ((key, value),) = item.items()
         if _box(value) is not None and str(key).strip() and _plain(key) not in _FIELD_WORDS:
-            return _Thing(str(key).strip(), _box(value))
+            return _Thing(str(key).strip(), cast(list, _box(value)))
     return None
 
 

@@ -118,13 +118,13 @@ def energies(
         for m in maps
     ]  # fmt: skip
     count = len(objects) * len(maps)
-    total = sum(t for layer in terms for t in layer) / count
+    total: Tensor = sum(t for layer in terms for t in layer) / count  # pyright: ignore[reportAssignmentType]
     transfers: list[Tensor] = []
     if references is not None and options.reference_weight:
         transfers = transfer_terms(maps, objects, references)
         total = total + sum(transfers) * options.reference_weight / count
     with torch.no_grad():
-        own = [sum(layer[i] for layer in terms) for i in range(len(objects))]
+        own: list = [sum(layer[i] for layer in terms) for i in range(len(objects))]
         own = [e + t * options.reference_weight for e, t in zip(own, transfers)] if transfers else own
         return Energies(total, torch.stack(own).detach() / len(maps))
 

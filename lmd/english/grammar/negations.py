@@ -106,7 +106,7 @@ def _list_goes_on(p: State) -> bool:
     if second.kind == "or":
         return p.peek(3).kind == "noun"
     n = 2
-    while p.peek(n).kind == "noun" and p.peek(n).noun.bare:
+    while p.peek(n).kind == "noun" and p.peek(n).noun.bare:  # pyright: ignore[reportOptionalMemberAccess]
         n += 1
         if p.peek(n).kind == "or" or (p.peek(n).kind == "comma" and p.peek(n + 1).kind == "or"):
             return True

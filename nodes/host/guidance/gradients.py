@@ -245,8 +245,9 @@ def _as_transformer(layers: Sequence[Layer] | Blocks) -> contextlib.AbstractCont
 
 def _leanly(checkpoint: bool, model: Any, layers: Sequence[Layer] | Blocks) -> contextlib.AbstractContextManager:
     # Transformer blocks add to their inputs in place, which a second run of a block would see.
-    checkpoint = checkpoint and not isinstance(layers, Blocks)
-    return recomputed(model.diffusion_model, layers) if checkpoint else contextlib.nullcontext()
+    if isinstance(layers, Blocks) or not checkpoint:
+        return contextlib.nullcontext()
+    return recomputed(model.diffusion_model, layers)
 
 
 def _consecutive(images: Sequence[tuple[GradientJob, int]]) -> list[tuple[GradientJob, slice]]:

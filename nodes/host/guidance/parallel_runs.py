@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from ....lmd.sampling.energy import AttentionMap, Energies
-from .attention import Layer
 from .gradients import EnergyGradient, GradientJob, energy_gradients, rows_of, uncompiled
 from .lockstep import Ask, run_lanes
 from .memory_plan import Economy
@@ -100,9 +99,10 @@ class LaneRun(SamplerRun):
         return range(self.lane * batch, (self.lane + 1) * batch)
 
     def gradient(
-        self, cond: dict, x: Tensor, sigma: Tensor, layers: Sequence[Layer], columns: Sequence[int],
+        self, cond: dict, x: Tensor, sigma: Tensor, layers: Any, columns: Sequence[int],
         energy: Callable[[list[AttentionMap], slice], Energies],
     ) -> EnergyGradient | None:  # fmt: skip
+        assert self.ask is not None, "every lane has its own"
         return self.ask((layers, GradientJob(cond, x, sigma, columns, energy)))
 
 

@@ -15,7 +15,6 @@ from torch import Tensor
 from ....lmd.sampling.energy import AttentionMap, Energies
 from ....lmd.sampling.guidance import reference_index, step_scale
 from ....lmd.sampling.schedule import timestep_at
-from .attention import Layer
 from .foreign_patches import without_wrappers
 from .gradients import EnergyGradient, GradientJob, energy_gradients, rows_of
 from .memory_plan import Economy
@@ -39,7 +38,7 @@ class SamplerRun:
         return self.guider.conds.get("positive") or []
 
     def gradient(
-        self, cond: dict, x: Tensor, sigma: Tensor, layers: Sequence[Layer], columns: Sequence[int],
+        self, cond: dict, x: Tensor, sigma: Tensor, layers: Any, columns: Sequence[int],
         energy: Callable[[list[AttentionMap], slice], Energies],
     ) -> EnergyGradient | None:  # fmt: skip
         """Energies and gradient for an entry of `positive`; see gradients.GradientJob and energy_gradients."""

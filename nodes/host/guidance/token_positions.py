@@ -72,7 +72,7 @@ def guided_objects(groups: Sequence[Group], prompt: str, tokenize: tokens.Tokeni
 
 
 def _placed(group: Group, prompt: str, tokenize: tokens.Tokenize) -> GuidedObject:
-    place = tokens.place_of(prompt, group.span, tokenize)
+    place = None if group.span is None else tokens.place_of(prompt, group.span, tokenize)
     if place is None:
         raise tokens.PhraseNotFound(
             f'the text encoder makes no tokens of its own of the phrase "{group.phrase}" in the prompt "{prompt}" (a '
@@ -93,8 +93,9 @@ def _searched(groups: Sequence[Group], prompt: str, tokenize: tokens.Tokenize) -
     taken: list[tokens.Place] = []
     # Those that can be found word for word choose first, longer ones before those that they contain.
     for wording in _WORDINGS:
-        wanted = [(i, *wording(g)) for i, g in enumerate(groups) if i not in found]
-        for i, phrase, word in sorted(wanted, key=lambda w: (-len(tokenize(w[1])), groups[w[0]].numbers)):
+        wanted: list[tuple[int, str, str]] = [(i, *wording(g)) for i, g in enumerate(groups) if i not in found]
+        wanted.sort(key=lambda w: (-len(tokenize(w[1])), groups[w[0]].numbers))
+        for i, phrase, word in wanted:
             group = groups[i]
             everywhere = tokens.places(pieces, tokenize(phrase))
             if not everywhere:

@@ -13,6 +13,7 @@ import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -225,7 +226,7 @@ class Client:
             raise ServerError(f"{said} reports an error: {detail}")
         return data
 
-    def _answer(self, data: object) -> Answer:
+    def _answer(self, data: Any) -> Answer:
         try:
             answer = answer_of(data["choices"][0])
         except (TypeError, KeyError, IndexError, ValueError):

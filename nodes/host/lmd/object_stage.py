@@ -6,7 +6,7 @@ import functools
 import logging
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import comfy.conds
 import comfy.model_management
@@ -280,7 +280,8 @@ class ObjectStage:
         words = WordAttention(self.layers, [target.objects[0].word for target in targets])
         words.reader.read(patched, f"{KEY}_attention")
         use_fused_on_cpu(patched)
-        refuse_tiles(patched, *jobs[0].noise.shape[-2:], "Box Grounded Sampler")
+        height, width = jobs[0].noise.shape[-2:]
+        refuse_tiles(patched, height, width, "Box Grounded Sampler")
         if self.adapter is not None:
             self.adapter.patch(patched, self.options.gligen_share)
         guides: dict[int, Guide] = {}
@@ -289,7 +290,7 @@ class ObjectStage:
         def make_hook(i: int, run: SamplerRun) -> RunHook:
             guidance = self.options.object_guidance or self.options.guidance
             guides[i] = Guide(run, targets[i], guidance, EnergyTrace(jobs[i].item.phrase))
-            own[i] = stages.ObjectStage(guides[i].guidance, functools.partial(words.latest_of, i), self.stop)
+            own[i] = stages.ObjectStage(guides[i].guidance, cast(Any, functools.partial(words.latest_of, i)), self.stop)
             return RunHook(guides[i], own[i])
 
         add_lanes(patched, KEY, len(jobs), make_hook, lambda i, heard: own[i].stepped(heard["i"], heard["denoised"]))
