@@ -93,7 +93,7 @@ def _searched(groups: Sequence[Group], prompt: str, tokenize: tokens.Tokenize) -
     taken: list[tokens.Place] = []
     # Those that can be found word for word choose first, longer ones before those that they contain.
     for wording in _WORDINGS:
-        wanted: list[tuple[int, str, str]] = [(i, *wording(g)) for i, g in enumerate(groups) if i not in found]
+        wanted: list[Any] = [(i, *wording(g)) for i, g in enumerate(groups) if i not in found]
         wanted.sort(key=lambda w: (-len(tokenize(w[1])), groups[w[0]].numbers))
         for i, phrase, word in wanted:
             group = groups[i]
