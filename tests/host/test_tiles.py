@@ -8,6 +8,7 @@ from ella_lmd.lmd.layout import Box, Layout, LayoutObject
 from ella_lmd.lmd.sampling.guidance import GuidanceOptions
 from ella_lmd.lmd.sampling.options import LMDOptions
 from ella_lmd.nodes.host.guidance import gradients, tiles
+from ella_lmd.nodes.host.guidance.attention_recorder import recorded
 from ella_lmd.nodes.host.guidance.guide import EnergyTrace, guidance_target, patch_guidance
 from ella_lmd.nodes.lmd_sample import BoxGroundedSampler
 
@@ -144,3 +145,12 @@ def test_tiles_are_placed_by_their_content():
     for wrong in (canvas[:, :, :4, :4] * 1.01, canvas[:1, :, :4, :4], canvas[:, :, :4, :4].flip(-1) + 1):
         with pytest.raises(tiles.NotATile):
             tiles.place(canvas, wrong)
+
+
+def test_the_recorder_says_that_it_cannot_record_tiles(demo, caplog):
+    model, positive, record = recorded(tiled(demo, halves), demo[1], WIDE)
+    latent = {"samples": torch.zeros(1, 4, 16, 32)}
+    with caplog.at_level(logging.WARNING):
+        nodes.common_ksampler(model, 3, 2, 4.0, "euler", "normal", positive, positive, latent)
+    told = [r.getMessage() for r in caplog.records if "attention is not recorded" in r.getMessage()]
+    assert len(told) == 1 and "a part of 16 x 16 latent cells of 32 x 16" in told[0] and not record.looks

@@ -26,6 +26,7 @@ class Watch:
         self.record, self.target = record, target
         self.columns: dict[Any, list[list[int]]] = {}  # per uuid of a positive entry that holds the phrases
         self.latest: dict[Layer, Tensor] = {}
+        self.size = (0, 0)  # of the run's latent, height and width
         self.reader = AttentionReader(layers, self._see)
 
     def start(self, guider: Any, steps: int) -> None:
@@ -52,11 +53,25 @@ class Watch:
             return
         for chunk in reading.positive():
             columns = self.columns.get(reading.entry(chunk))
+            if columns and not self._whole(reading):
+                return
             if columns:
                 probs = reading.probabilities(chunk).mean(1)  # [B, S, T]
                 maps = torch.stack([probs[..., own].mean(-1) for own in columns], 1)
                 self.latest[reading.layer] = maps.unflatten(-1, reading.grid)
                 return
+
+    def _whole(self, reading: Reading) -> bool:
+        """Whether the call shows the whole latent; if not, say so once and record nothing in this run."""
+        seen = tuple(reading.options.get("original_shape", self.size)[-2:])
+        if seen != self.size:
+            log.warning(
+                "attention is not recorded: a node on the model gives the U-Net a part of %d x %d latent cells of %d x %d "
+                "(tiles or context windows)", *seen[::-1], *self.size[::-1],
+            )  # fmt: skip
+            self.columns = {}
+            self.latest.clear()
+        return seen == self.size
 
     def commit(self, step: int) -> None:
         """Called once a step is denoised: the call right before opened it."""
@@ -65,7 +80,8 @@ class Watch:
             self.record.looks.append(Look(step + 1, joined(list(self.latest.values())).cpu()))
             self.latest.clear()
 
-    def sampler_sample(self, executor, guider, sigmas, extra_args, callback, *args, **kwargs):
+    def sampler_sample(self, executor, guider, sigmas, extra_args, callback, noise, *args, **kwargs):
+        self.size = tuple(noise.shape[-2:])
         self.start(guider, len(sigmas) - 1)
 
         def told(step, x0, x, total_steps):
@@ -73,7 +89,7 @@ class Watch:
             if callback is not None:
                 callback(step, x0, x, total_steps)
 
-        return executor(guider, sigmas, extra_args, told, *args, **kwargs)
+        return executor(guider, sigmas, extra_args, told, noise, *args, **kwargs)
 
 
 def recorded(model: Any, clip: Any, layout: Layout, prompt: str = "", layers: str = "auto") -> tuple[Any, list, Any]:
