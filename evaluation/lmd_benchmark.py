@@ -37,7 +37,7 @@ class Query:
 
 
 def prompts() -> list[tuple[str, str]]:
-    """The 400 `(task, prompt)` pairs in the published order, drawn anew from their seeds."""
+    """The 400 `(task, prompt)` pairs in the published order, drawn again from their seeds."""
     import numpy as np
 
     out = [("negation", f"{_PREFIX} without {inflection.plural(c)}") for c in CLASSES for _ in range(10)]

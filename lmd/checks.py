@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from types import UnionType
 from typing import Any
 
 
@@ -34,11 +35,11 @@ def one_of(owner: Any, name: str, allowed: Sequence[str]) -> None:
         raise _wrong(owner, name, " or ".join(f'"{word}"' for word in allowed))
 
 
-def kind(owner: Any, kind: type, *names: str) -> None:
-    """The fields are of a type."""
+def kind(owner: Any, kind: type | UnionType, *names: str) -> None:
+    """The fields are of a type, or of one of several."""
     for name in names:
         if not isinstance(getattr(owner, name), kind):
-            raise _wrong(owner, name, f"of the type {kind.__name__}")
+            raise _wrong(owner, name, f"of the type {getattr(kind, '__name__', kind)}")
 
 
 def _is_whole(value: Any, low: float, high: float) -> bool:

@@ -1,4 +1,4 @@
-"""ELLA done naively, to compare with: every model call computes every text's tokens anew, from scratch.
+"""ELLA done naively, to compare with: every model call computes every text's tokens again, from scratch.
 
 It works one level below the pack's own wrapper (at the call of the U-Net, with its batched rows) and shares nothing
 with it but the connector's formula, here with torch's own layers and float32 weights.

@@ -28,7 +28,7 @@ _MOST_COUNTED = 10
 @dataclass(frozen=True)
 class Violation:
     """One thing that is wrong. `kind`: count, attribute, relation, negation, overlap, canvas, size, negative or
-    background. `boxes` and `others` are object indices that geometry can mend; `relation` says what should hold;
+    background. `boxes` and `others` are object indices that geometry can fix; `relation` says what should hold;
     `advice` is for the language model alone: which numbers to change.
     """
 

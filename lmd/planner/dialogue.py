@@ -26,7 +26,7 @@ Ask = Callable[[Messages], "str | Answer"]
 class Request:
     """What to ask for. With `previous`, `change` says how that layout is to be changed.
 
-    `examples` 0..7; `reasks`: how many times to ask again after a faulty answer; `mend`: repair the geometry at the end;
+    `examples` 0..7; `reasks`: how many times to ask again after a faulty answer; `repair`: repair the geometry at the end;
     `as_json`: the answer's form.
     """
 
@@ -35,7 +35,7 @@ class Request:
     height: int = 512
     examples: int = len(EXAMPLES)
     reasks: int = 1
-    mend: bool = True
+    repair: bool = True
     as_json: bool = False
     previous: Layout | None = None
     change: str = ""
@@ -67,7 +67,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The finished layout and how it came about: `replies` as received, `asked` what was asked again, `mended` what
+    """The finished layout and how it came about: `replies` as received, `asked` what was asked again, `repaired` what
     code changed in the geometry, `left` what is still wrong. `first` is the first reply's layout, None when it could
     not be read; `chosen` the best layout before any repair.
     """
@@ -75,7 +75,7 @@ class Outcome:
     layout: Layout
     replies: tuple[str, ...]
     asked: tuple[str, ...]
-    mended: tuple[str, ...]
+    repaired: tuple[str, ...]
     left: tuple[str, ...]
     first: Layout | None
     chosen: Layout
@@ -153,7 +153,7 @@ def _finished(
     asked: tuple[str, ...],
 ) -> Outcome:
     layout, repaired = tidy(chosen), ()
-    if request.mend and request.previous is None:  # a change must leave the other boxes where they are
+    if request.repair and request.previous is None:  # a change must leave the other boxes where they are
         layout, repaired = repair(request.prompt, layout)
     left = tuple(v.text for v in request.faults(layout)[0])
     notes = [*layout.notes, *(f"repaired: {m}" for m in repaired), *(f"still wrong: {x}" for x in left)]

@@ -171,7 +171,7 @@ def test_undo_belongs_to_the_editor_while_it_has_the_focus_and_to_the_graph_else
     front.page.wait(f"{tracker} return t.redoQueue.length === 1 && !t._restoringState")
     editor.becomes(None)
     editor.has(["a red circle", "a blue star"])
-    # Not by keys: Nodes 2.0 sizes the planner anew after the undo, and a key's release can take that for a new step.
+    # Not by keys: Nodes 2.0 sizes the planner again after the undo, and a key's release can take that for a new step.
     front.page.run(f"{tracker} await t.redo()")
     editor.becomes(moved)
     editor.show()

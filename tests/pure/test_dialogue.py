@@ -1,4 +1,4 @@
-"""The talk with a language model: what is asked, asked again, chosen, mended and kept."""
+"""The talk with a language model: what is asked, asked again, chosen, repaired and kept."""
 
 import json
 
@@ -28,7 +28,7 @@ def scripted(*replies):
 def test_a_good_answer_is_asked_once():
     ask, asked = scripted(GOOD)
     out = converse(ask, Request(PROMPT))
-    assert len(asked) == 1 and out.asked == out.mended == out.left == ()
+    assert len(asked) == 1 and out.asked == out.repaired == out.left == ()
     assert [o.phrase for o in out.layout.objects] == ["a cat", "a dog"] and out.layout.notes == ()
     assert "reply 1: Objects:" in out.report[0]
 
@@ -38,7 +38,7 @@ def test_a_faulty_answer_is_asked_once_more_with_its_faults_named():
     out = converse(ask, Request(PROMPT))
     assert len(asked) == 2 and asked[1][-2] == {"role": "assistant", "content": SWAPPED}
     assert '"a cat" must be left of "a dog"' in asked[1][-1]["content"]
-    assert out.mended == () and out.first.objects[0].box.x > 0.5 > out.layout.objects[0].box.x
+    assert out.repaired == () and out.first.objects[0].box.x > 0.5 > out.layout.objects[0].box.x
     assert [line.split(":")[0] for line in out.report] == ["reply 1", "asked again", "reply 2"]
 
 
@@ -46,9 +46,9 @@ def test_geometry_that_stays_wrong_is_mended_and_said():
     ask, _ = scripted(SWAPPED, SWAPPED)
     out = converse(ask, Request(PROMPT))
     assert out.layout.objects[0].box.x < out.layout.objects[1].box.x and out.left == ()
-    assert out.mended and out.layout.notes[0].startswith("repaired: ")
+    assert out.repaired and out.layout.notes[0].startswith("repaired: ")
     ask, _ = scripted(SWAPPED, SWAPPED)
-    out = converse(ask, Request(PROMPT, mend=False))
+    out = converse(ask, Request(PROMPT, repair=False))
     assert out.layout.objects[0].box.x > out.layout.objects[1].box.x
     assert out.left and out.layout.notes[0].startswith("still wrong: ")
 
@@ -64,7 +64,7 @@ def test_a_missing_thing_is_never_invented_by_the_repair():
 def test_the_better_of_two_answers_is_taken():
     worse = "Objects: []\nBackground prompt: A park\nNegative prompt:"
     ask, _ = scripted(SWAPPED, worse)
-    assert len(converse(ask, Request(PROMPT, mend=False)).layout.objects) == 2
+    assert len(converse(ask, Request(PROMPT, repair=False)).layout.objects) == 2
 
 
 def test_an_answer_that_cannot_be_read_is_asked_again_and_at_last_an_error_that_shows_it():
@@ -141,7 +141,7 @@ def test_a_change_keeps_what_it_does_not_speak_of_box_for_box():
 def test_a_change_that_is_not_done_is_asked_again():
     ask, asked = scripted(EDITED, EDITED)
     out = converse(ask, Request("", previous=before(), change="move the dog to the left of the cat"))
-    assert '"a dog" must be left of "a cat"' in asked[1][-1]["content"] and out.mended == ()
+    assert '"a dog" must be left of "a cat"' in asked[1][-1]["content"] and out.repaired == ()
 
 
 def test_what_a_change_takes_away_is_gone_and_what_the_model_forgot_comes_back():

@@ -1,4 +1,4 @@
-"""The quality measures see what they are for, and tidying mends it."""
+"""The quality measures see what they are for, and tidying fixes it."""
 
 import pytest
 from ella_lmd.lmd.english.nouns import head

@@ -91,8 +91,8 @@ def test_only_what_the_checker_complained_about_is_repaired(prompt, objects):
 
 def test_what_lies_on_a_box_goes_with_it_and_stays_on_it():
     layout = layout_of("a table 20 200 220 200; a vase 90 110 60 100; a dog 300 300 150 150", "A room")
-    mended, said = repair("a vase on a table, the table is to the right of a dog", layout)
-    table, vase, dog = (o.box for o in mended.objects)
+    repaired, said = repair("a vase on a table, the table is to the right of a dog", layout)
+    table, vase, dog = (o.box for o in repaired.objects)
     assert said and table.centre[0] > dog.centre[0] + 0.1
     assert vase.centre[0] - table.centre[0] == pytest.approx(layout.objects[1].box.centre[0] - 130 / 512)
     assert vase.y + vase.h - table.y == pytest.approx((110 + 100 - 200) / 512)
@@ -100,9 +100,9 @@ def test_what_lies_on_a_box_goes_with_it_and_stays_on_it():
 
 def test_equal_things_stay_equal_when_two_of_them_are_parted():
     row = "a window 10 100 200 300; a window 20 100 200 300; a window 300 100 200 300"
-    mended, said = repair("three windows", layout_of(row, "A wall"))
-    assert said and len({(round(o.box.w, 6), round(o.box.h, 6)) for o in mended.objects}) == 1
-    assert check("three windows", mended).good
+    repaired, said = repair("three windows", layout_of(row, "A wall"))
+    assert said and len({(round(o.box.w, 6), round(o.box.h, 6)) for o in repaired.objects}) == 1
+    assert check("three windows", repaired).good
 
 
 @pytest.mark.parametrize(
@@ -266,18 +266,18 @@ def test_what_is_the_same():
 def test_the_repair_mends_geometry_and_keeps_every_name(prompt, objects):
     broken = layout_of(objects, "A place", "fog")
     assert not check(prompt, broken).good
-    mended, said = repair(prompt, broken)
-    assert check(prompt, mended).good and said
-    assert [o.phrase for o in mended.objects] == [o.phrase for o in broken.objects]
-    assert (mended.background, mended.negative) == (broken.background, broken.negative)
-    assert repair(prompt, broken) == (mended, said)
+    repaired, said = repair(prompt, broken)
+    assert check(prompt, repaired).good and said
+    assert [o.phrase for o in repaired.objects] == [o.phrase for o in broken.objects]
+    assert (repaired.background, repaired.negative) == (broken.background, broken.negative)
+    assert repair(prompt, broken) == (repaired, said)
 
 
 def test_the_repair_leaves_what_is_no_geometry():
     broken = layout_of("a laptop 10 10 290 290", "A desk")
-    mended, said = repair("a yellow laptop and a red cup", broken)
-    assert mended == broken and said == ()
-    assert not {v.kind for v in check("a yellow laptop and a red cup", mended).violations} & set(GEOMETRY)
+    repaired, said = repair("a yellow laptop and a red cup", broken)
+    assert repaired == broken and said == ()
+    assert not {v.kind for v in check("a yellow laptop and a red cup", repaired).violations} & set(GEOMETRY)
 
 
 @pytest.mark.parametrize(
@@ -308,8 +308,8 @@ def test_fifty_boxes_on_one_place_and_a_long_prompt_take_no_longer_than_a_breath
 def test_what_is_parted_stays_on_what_both_lie_on():
     crowded = layout_of("a table 154 256 204 205; a cup 205 179 102 102; a book 205 179 102 102", "A room")
     prompt = "a cup and a book on a table"
-    mended, said = repair(prompt, crowded)
-    table, *rest = (o.box for o in mended.objects)
+    repaired, said = repair(prompt, crowded)
+    table, *rest = (o.box for o in repaired.objects)
     assert said and table == crowded.objects[0].box and rest[0].iou(rest[1]) < 0.1
     for box in rest:
         assert table.x <= box.centre[0] <= table.x + table.w and table.y - 0.02 <= box.y + box.h <= table.y + table.h
@@ -317,23 +317,23 @@ def test_what_is_parted_stays_on_what_both_lie_on():
 
 def test_equal_things_shrink_together_where_there_is_no_room():
     crowded = layout_of("a window 25 25 230 460; a window 30 25 230 460; a window 271 25 230 460", "A wall")
-    mended, said = repair("three windows", crowded)
-    assert said and check("three windows", mended).good
-    assert len({(round(o.box.w, 6), round(o.box.h, 6)) for o in mended.objects}) == 1
+    repaired, said = repair("three windows", crowded)
+    assert said and check("three windows", repaired).good
+    assert len({(round(o.box.w, 6), round(o.box.h, 6)) for o in repaired.objects}) == 1
 
 
 def test_a_free_side_is_chosen_before_one_that_is_taken():
     crowded = layout_of("a cat 205 205 102 102; a dog 205 205 102 102; a bird 51 205 72 102", "A meadow")
-    mended, said = repair("a cat, a dog and a bird", crowded)
-    assert said and quality.overlapping(mended) == [] and mended.objects[2] == crowded.objects[2]
+    repaired, said = repair("a cat, a dog and a bird", crowded)
+    assert said and quality.overlapping(repaired) == [] and repaired.objects[2] == crowded.objects[2]
 
 
 def test_of_two_on_one_place_the_smaller_moves():
     large, small = "a cat 200 200 120 120", "a dog 205 205 110 110"
     for objects, moved in ((f"{large}; {small}", 1), (f"{small}; {large}", 0)):
         crowded = layout_of(objects)
-        mended, _ = repair("a cat and a dog", crowded)
-        assert [a != b for a, b in zip(mended.objects, crowded.objects)] == [i == moved for i in range(2)]
+        repaired, _ = repair("a cat and a dog", crowded)
+        assert [a != b for a, b in zip(repaired.objects, crowded.objects)] == [i == moved for i in range(2)]
 
 
 @pytest.mark.parametrize(("relation", "sign"), [("behind", -1), ("in front of", 1)])
@@ -345,8 +345,8 @@ def test_what_is_in_front_stands_lower_after_the_repair(relation, sign):
 
 def test_what_is_meant_to_be_tiny_is_not_enlarged_on_its_way():
     far = layout_of("a tiny bird 480 100 5 5; a dog 20 200 200 200", "A meadow")
-    mended, _ = repair("a tiny bird to the left of a dog", far)
-    assert (mended.objects[0].box.w, mended.objects[0].box.h) == (5 / 512, 5 / 512)
+    repaired, _ = repair("a tiny bird to the left of a dog", far)
+    assert (repaired.objects[0].box.w, repaired.objects[0].box.h) == (5 / 512, 5 / 512)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
     python run.py bench table                  100 prompts per task, every row, true layouts and the planner's
     python run.py bench table --quick          10 prompts per task, true layouts, plain and full LMD only
-    python run.py bench table --report         what a run has so far; with --rejudge its pictures are looked at anew
+    python run.py bench table --report         what a run has so far; with --rejudge its pictures are looked at again
 
 Every row has the same prompts, layouts and seeds. A picture counts if the classical detector finds in it what the
 prompt asks for. Printed: successes per task, the 95 % Wilson interval of the total, and processor seconds relative to

@@ -68,7 +68,7 @@ def text_to_image(info: dict) -> Builder:
     return g.note(
         "## ELLA: a long description is understood\n"
         "**ELLA Encode** reads whole sentences with FLAN-T5-XL. **Timestep-Aware Conditioning** on the model computes "
-        "what they mean anew at every step; steps, scheduler and denoise are set in the KSampler alone.\n\n"
+        "what they mean at every single step; steps, scheduler and denoise are set in the KSampler alone.\n\n"
         "Write what is to be seen: things, colours, shapes, positions. If colours look washed out, lower *cfg*."
     )
 

@@ -55,7 +55,7 @@ def text_to_image(info: dict) -> Builder:
         "2. **Box Grounded Sampler** makes each object alone, guided into its box.\n"
         "3. **Latent Composer** pastes their latents and denoises the whole picture.\n\n"
         f"Needs **models/checkpoints/{CHECKPOINT}**, or any SD1.x, SD2.x or SDXL checkpoint.\n"
-        "Change one object in the prompt and run again: only that object is computed anew.",
+        "Change one object in the prompt and run again: only that object is computed again.",
         (1240, 690), (420, 280), "How this works",
     )  # fmt: skip
     return b
@@ -274,7 +274,7 @@ def editor(info: dict) -> Builder:
         "## Let the planner write the layout, then move the boxes\n"
         "1. Run once: the layout appears in the editor, the result behind it. The editor's ▶ runs only the planner.\n"
         "2. Drag a box, draw another one, double click to rename.\n"
-        "3. Run again: objects that you left alone are not computed anew.\n\n"
+        "3. Run again: objects that you left alone are not computed again.\n\n"
         "Another prompt or seed brings a new layout, which replaces your edits; the editor then offers to bring them "
         "back.\n\nRuns on the demo model, which knows circle, square, triangle, star, heart, cross, ring and moon in red, "
         "orange, yellow, green, blue, purple, pink and white.",

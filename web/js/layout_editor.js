@@ -61,7 +61,7 @@ function pan(event) {
   app.canvas[act](event);
 }
 
-/** The graph's own undo makes the node anew, but Nodes 2.0 then leaves the former node's element in its place. */
+/** The graph's own undo makes the node again, but Nodes 2.0 then leaves the former node's element in its place. */
 function takePlace(node, view) {
   if (node.graph !== app.canvas?.graph) return;
   const there = document.querySelector(`.lg-node[data-node-id="${node.id}"] .lmd-editor`);

@@ -26,7 +26,7 @@ from .attention import GUIDED_PASS, attention_output
 
 KEY = "lmd_grounding"
 MOST_BOXES = 30  # slots of the adapter; all of them take part in the attention, unused ones as null tokens
-SAME_SIGMA = 1e-4  # relative: samplers compute the sigma at which the adapter goes off anew
+SAME_SIGMA = 1e-4  # relative: samplers compute the sigma at which the adapter goes off again
 FILES = "gligen_sd14_textbox_pruned.safetensors or gligen_sd14_textbox_pruned_fp16.safetensors"
 ADVICE = f"LMD+ works with SD1.x models and the adapter {FILES}, in models/gligen, from the stock node GLIGENLoader"
 
