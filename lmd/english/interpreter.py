@@ -192,7 +192,7 @@ class Interpreter(References):
                     self.scene.places.append(f"with {noun.written} in the background")
         elif clause.kind == "far":
             for thing in who:
-                thing.scale *= 0.45
+                thing.scale *= 0.28
                 thing.position = (thing.position[0], 0.2)
         elif clause.kind in ("ontop", "sides", "beside"):
             anchor = [t for t in self.scene.things if t not in who][-1:]

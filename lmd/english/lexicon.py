@@ -287,7 +287,7 @@ _THINGS = word_set(
     router printer scanner calculator tablet laptop computer wave volcano windmill helmet mask saddle pillow cushion
     blanket quilt towel curtain carpet rug mat basket bag suitcase trunk briefcase wallet purse umbrella tree palm pine oak
     rose tulip daisy sunflower lily orchid pad lotus barrel hot-dog dog-house snowman scarecrow gnome stall spade quill goose
-    soup salad stew meal plane boot iron board drawing mammoth macaw trampoline hammock hose cab van suv vehicle lorry jet aircraft stop_sign ledge perch tv television smartphone microwave badge gift fireplace feather
+    soup salad stew meal plane boot iron board drawing mammoth macaw trampoline hammock hose cab van suv vehicle lorry jet aircraft patch brand emblem crest monogram stain stop_sign ledge perch tv television smartphone microwave badge gift fireplace feather
     """
 )
 # Two-word nouns that the word table lacks.

@@ -158,7 +158,7 @@ class References:
         if (kind == "about" and many) or kind == "around":
             subjects, targets = targets, subjects
         flat = (
-            kind == "on"
+            kind in ("on", "beside")
             and single
             and all(t.head in lexicon.FLAT and not t.animate for t in subjects)
             and not _upright(subjects, head)
@@ -166,7 +166,7 @@ class References:
         if flat:
             self.add("in", subjects, targets, flat=True)
             return
-        water = head in lexicon.OUTDOORS or head in lexicon.CONTAINERS | {"well", "pit", "hole"}
+        water = head in lexicon.OUTDOORS or head in _DEEP
         kinds = {
             "amid": "on" if single and head in lexicon.SUPPORTS else "in" if single else "between",
             "about": "between" if many else "near",
@@ -176,6 +176,12 @@ class References:
         self.add(kinds.get(kind) or _SPELLED.get(kind, kind), subjects, targets)
 
 
+_DEEP = frozenset(
+    (
+        "aquarium", "tank", "fishbowl", "well", "pit", "hole", "bowl", "glass", "jar", "bucket", "bathtub", "sink", "bag", "box", "cup",
+        "mug", "vase", "pot", "basket", "drawer", "barrel", "crate", "canyon",
+    )
+)  # fmt: skip
 _SPELLED = {"bigger": "near", "smaller": "near", "towers": "near", "beside": "near", "around": "between", "flanked": "between",
             "surrounded": "between", "along": "on", "inside": "in", "loose": "near", "from": "near", "during": "near"}  # fmt: skip
 

@@ -8,7 +8,7 @@ from ..noun_phrases import NounPhrase
 from ..pieces import Piece
 from ..style_words import STYLE, STYLE_HEADS, WEAK
 from ..surroundings import head_is_place, is_place, is_scenery, written
-from .state import State
+from .state import State, noun_of
 
 OWN = lexicon.PARTS | frozenset(
     ("back", "lap", "shoulder", "side", "foot", "flank", "chest", "cheek", "knee", "forehead", "wrist", "neck", "belly")
@@ -43,7 +43,7 @@ def on_position(p: State, piece: Piece) -> None:
         p.settled = True
         return
     if piece.value == "background" and not (before in ("stop", "comma", "and") and following in ("noun", "there")):
-        _to_background(p)
+        _to_background(p, piece)
         return
     opens = before in ("stop", "comma", "and", "but") and following in ("noun", "there", "verb", "comma", "one")
     idle = piece.value in ("row", "stack", "ontop", "sides", "beside", "far")
@@ -63,10 +63,12 @@ def on_position(p: State, piece: Piece) -> None:
     p.settled = piece.value != "row"
 
 
-def _to_background(p: State) -> None:
+def _to_background(p: State, piece: Piece) -> None:
     who = p.recent or p.subjects[-1:]
     if who:
-        p.emit(Position("background", who))
+        noun = noun_of(who)
+        far = "distance" in piece.text and noun is not None and noun.solid and not noun.plural and not is_scenery(noun)
+        p.emit(Position("far" if far else "background", who))
     p.recent, p.settled = (), True
 
 
