@@ -76,40 +76,47 @@ def find_text_calls(forward: Forward, latent: Tensor, conditioning: Tensor, name
         noise = torch.randn(x.shape, generator=generator, dtype=torch.float32).to(x)
         return x + noise * x.float().std().clamp_min(1e-2).to(x)
 
-    plain = _watch(forward, latent, conditioning)
-    by_latent = _watch(forward, other(latent), conditioning)
-    by_text = _watch(forward, latent, other(conditioning))
-    if not len(plain) == len(by_latent) == len(by_text):
-        raise UnsupportedModel(f"{name} does not make the same attention calls in every pass, so it cannot be guided")
-    if not plain:
-        raise UnsupportedModel(
-            f"the attention of {name} cannot be reached: it does not hand the transformer options on, so layout "
-            "guidance has nothing to read. Use the layout with area conditioning (LMD Layout To Conditioning) instead"
-        )
-    for number, (a, b, c) in enumerate(zip(plain, by_latent, by_text)):  # noqa: B007 (used behind the loop)
-        image = _changed(a.q, b.q)
-        text = _changed(a.k, c.k) & ~_changed(a.k, b.k)
-        if image.any() and text.any():
-            break
-    else:
-        raise UnsupportedModel(
-            f"no attention call of {name} lets image rows read text rows, so there is nothing to guide"
-        )
-    joint = bool(_changed(a.k, b.k).any())
-    lengths = len(a.q), len(a.k)
-    words = _indices(text)
+    passes = [(latent, conditioning), (other(latent), conditioning), (latent, other(conditioning))]
+    calls = _alike([_watch(forward, *inputs) for inputs in passes], name)
+    number = _first_that_reads_text(calls, name)
+    plain, by_latent, by_text = calls[number]
+    image = _changed(plain.q, by_latent.q)
+    joint = bool(_changed(plain.k, by_latent.k).any())
+    words = _indices(_changed(plain.k, by_text.k) & ~_changed(plain.k, by_latent.k))
     if len(words) != conditioning.shape[1]:  # padding that a text refiner mixes with the words, for example
-        words = _by_single_rows(forward, latent, conditioning, number, a, name)
+        words = _by_single_rows(forward, latent, conditioning, number, plain, name)
     grid = _grid(int(image.sum()), latent.shape[-2:])
     if grid is None:
         raise UnsupportedModel(
             f"{int(image.sum())} rows of {name}'s attention follow the latent, which is no grid of its "
             f"{latent.shape[-2]} x {latent.shape[-1]} cells: layout guidance can't tell where they lie"
         )
-    same = [i for i, s in enumerate(plain) if i >= number and (len(s.q), len(s.k)) == lengths]
+    lengths = len(plain.q), len(plain.k)
+    same = [i for i, (s, _, _) in enumerate(calls) if i >= number and (len(s.q), len(s.k)) == lengths]
     if not joint:  # the text of every block is untouched by the latent, so each call can be asked for itself
-        same = [i for i in same if _follows_text(plain[i], by_latent[i], by_text[i])]
+        same = [i for i in same if _follows_text(*calls[i])]
     return TextCalls(tuple(same), words, _indices(image), *grid, lengths, joint)
+
+
+def _alike(passes: list[list[_Seen]], name: str) -> list[tuple[_Seen, ...]]:
+    """Each call as the passes saw it. Raises UnsupportedModel for a model that shows no calls, or not the same ones."""
+    if len({len(seen) for seen in passes}) > 1:
+        raise UnsupportedModel(f"{name} does not make the same attention calls in every pass, so it cannot be guided")
+    if not passes[0]:
+        raise UnsupportedModel(
+            f"the attention of {name} cannot be reached: it does not hand the transformer options on, so layout "
+            "guidance has nothing to read. Use the layout with area conditioning (LMD Layout To Conditioning) instead"
+        )
+    return list(zip(*passes, strict=True))
+
+
+def _first_that_reads_text(calls: list[tuple[_Seen, ...]], name: str) -> int:
+    """The number of the first call in which rows that follow the latent read rows that follow the text alone."""
+    for number, (plain, by_latent, by_text) in enumerate(calls):
+        text = _changed(plain.k, by_text.k) & ~_changed(plain.k, by_latent.k)
+        if text.any() and _changed(plain.q, by_latent.q).any():
+            return number
+    raise UnsupportedModel(f"no attention call of {name} lets image rows read text rows, so there is nothing to guide")
 
 
 def _by_single_rows(
