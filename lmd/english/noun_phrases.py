@@ -250,7 +250,9 @@ class NounReader(Tokens):
             and (unknown or not opening or bool(before and before[0][0].isupper()))
             and not head.isupper()
         )
-        shown = (one if plural else head.lower()) if not name else (one.capitalize() if plural and one else head)
+        shown = (
+            (one if plural and one else head.lower()) if not name else (one.capitalize() if plural and one else head)
+        )
         keep = name or (before and not opening)
         words = tuple(w if keep and w[0].isupper() else w.lower() for w in before)
         if not plural and inflection.is_invariant(head) and (count or 0) != 1 and det not in ("a", "an", "the"):

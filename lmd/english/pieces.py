@@ -176,7 +176,7 @@ class Chunker(NounReader):
         self.at += found.length
         if found.position:
             return _position(found.value, found.text)
-        return Piece("relation", found.text, found.value)
+        return Piece("relation", found.text, str(found.value))
 
     def _linking(self, low: str) -> Piece | None:
         if low in lexicon.PRONOUNS and not (low == "her" and self.starts_noun(self.at + 1)):

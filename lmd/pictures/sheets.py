@@ -208,15 +208,16 @@ class Sheet:
 
 
 def contact_sheet(objects: ObjectRuns, images: Tensor | None, image: int, final: Tensor | None = None):
-    """One image of the batch: per object its own picture, mask, attention and energy; `images` [N * B, H, W, 3].
+    """One image of the batch: per object its own picture, mask, attention and energy.
 
+    `images` [N * B, H, W, 3]: the objects' own, None where there are no objects.
     `final` [H, W, 3] is the composed picture, shown with all boxes.
     """
     layout, batch = objects.layout, objects.settings.batch
     size = tile_size((layout.width, layout.height), 240 if len(objects.runs) <= 8 else 160)
     plot = (max(size[0], 150), max(min(size[1], 240), 110))
     sheet = Sheet(max(3 * cell(size[0]) + cell(plot[0]) + GAP, 620))
-    numbers = object_numbers(objects)
+    numbers, pictures = object_numbers(objects), [] if images is None else list(images)
     if final is not None:
         boxed = as_pil(resized(final, size))
         for number, run in zip(numbers, objects.runs):
@@ -225,7 +226,7 @@ def contact_sheet(objects: ObjectRuns, images: Tensor | None, image: int, final:
         sheet.gap()
     for number, i in sorted(zip(numbers, range(len(numbers)))):
         run, tint = objects.runs[i], colour(number)
-        own = images[i * batch + image]
+        own = pictures[i * batch + image]
         attention = object_attention(run)[:, image]
         first, last = (share_inside(attention[k], (run.box,)) for k in (0, -1))
         mean = attention.mean(0)

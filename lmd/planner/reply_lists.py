@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from .literals import Budget, LiteralError, read_literal
 from .reply_shapes import Found, boxes_in, looks_like_boxes
@@ -89,14 +90,16 @@ def _joined(text: str, seen: Sequence[Listing | Broken]) -> list[Listing | Broke
             groups[-1].append(item)
         else:
             groups.append([item])
-    return [
-        group[0] if len(group) == 1
-        else Listing(group[0].start, group[-1].stop, _merged([g.found for g in group], listed=True))
-        for group in groups
-    ]  # fmt: skip
+    return [group[0] if len(group) == 1 else _one_of(group) for group in groups]
 
 
-def _single(item: Listing | Broken | None) -> bool:
+def _one_of(group: Sequence[Listing | Broken]) -> Listing:
+    """Neighbours that belong together as one list."""
+    lists = [item for item in group if isinstance(item, Listing)]
+    return Listing(lists[0].start, lists[-1].stop, _merged([item.found for item in lists], listed=True))
+
+
+def _single(item: Listing | Broken | None) -> TypeGuard[Listing]:
     found = item.found if isinstance(item, Listing) else None
     return found is not None and len(found.boxes) == 1 and not (found.background or found.negative)
 
@@ -105,10 +108,12 @@ def _merged(parts: Sequence[Found], listed: bool) -> Found:
     boxes = []
     for part in parts:
         boxes += [b for b in part.boxes if b not in boxes[-50:]]
-    pick = lambda field: next((v for p in reversed(parts) if (v := getattr(p, field))), "")  # noqa: E731
+    background = next((p.background for p in reversed(parts) if p.background), "")
+    negative = next((p.negative for p in reversed(parts) if p.negative), "")
+    canvas = next((p.canvas for p in reversed(parts) if p.canvas), None)
     notes = tuple(dict.fromkeys(n for p in parts for n in p.notes))
     shares = all(p.fractions for p in parts)
-    return Found(boxes, pick("background"), pick("negative"), pick("canvas") or None, shares, notes, listed)
+    return Found(boxes, background, negative, canvas, shares, notes, listed)
 
 
 def _together(singles: Sequence[Listing]) -> Listing:

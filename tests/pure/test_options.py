@@ -38,7 +38,8 @@ def test_every_field_refuses_what_it_does_not_know_and_names_itself(valid):
     types = typing.get_type_hints(type(valid))
     for field in dataclasses.fields(valid):
         kind = typing.get_origin(types[field.name]) or types[field.name]
-        wrong = WRONG.get(kind, (None, "text"))
+        optional = type(None) in typing.get_args(types[field.name])
+        wrong = WRONG.get(kind, ("text",) if optional else (None, "text"))
         for value in wrong[-1:] if field.name in FREE_TEXT else wrong:
             with pytest.raises(ValueError, match=rf"{field.name}|{type(valid).__name__}|schedule"):
                 dataclasses.replace(valid, **{field.name: value})

@@ -219,8 +219,9 @@ class AttentionReader:
 class _Rows:
     """Finds the rows of the conditioning's own among those that other nodes make of them (attention couples)."""
 
+    _given: tuple[Tensor, Tensor]  # the conditioning's own rows and text, as `before` saw them
+
     def __init__(self) -> None:
-        self._given: tuple[Tensor, Tensor] | None = None
         self._kept: list[int] | None = None  # None: the rows are as they were
         self._missing = False
 
@@ -267,7 +268,7 @@ class Capture:
 
     def __init__(self, layers: Sequence[Layer], columns: Sequence[int]):
         self.layers, self.columns = layers, columns
-        self.maps: dict[Layer, AttentionMap] = {}
+        self.maps: dict[Any, AttentionMap] = {}
         self.reader = AttentionReader(layers, self._see, guided=True)
 
     def _see(self, reading: Reading | RowsUnknown) -> None:

@@ -112,7 +112,7 @@ def grad_ready(*roots: torch.nn.Module, layers: Sequence[Layer] = (), aliases: A
                 for name, value in changed.items():
                     undo.append((own, name, own.get(name, _MISSING)))
                     own[name] = value
-            shelves: tuple[dict[str, Any], ...] = () if streamed else (parameters, module._buffers)
+            shelves: list[Any] = [] if streamed else [parameters, module._buffers]
             for tensors in shelves:
                 for name, p in tensors.items():
                     if (

@@ -184,7 +184,7 @@ def _differentiated(guider, images, model_options, layers, economy: Economy) -> 
     if cond.get("hooks") is not None:
         model.current_patcher.prepare_hook_patches_current_keyframe(sigma, cond["hooks"], model_options)
     model.current_patcher.apply_hooks(hooks=cond.get("hooks"))
-    capture = (TextCapture if isinstance(layers, Blocks) else Capture)(layers, columns)
+    capture = TextCapture(layers, columns) if isinstance(layers, Blocks) else Capture(layers, columns)
     options = _guided_options(model_options, capture, economy.way, cond.get("control") is not None)
     with torch.inference_mode(False), torch.enable_grad(), uncompiled(), unnoticed(model_options):
         leaf = x.detach().clone().requires_grad_()

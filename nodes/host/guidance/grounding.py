@@ -117,14 +117,15 @@ def adapter_for(model: Any, gligen: Any, width: int) -> Adapter:
     network = getattr(gligen, "model", None)
     if not isinstance(network, comfy.gligen.Gligen):
         raise ValueError(f"the input gligen got a {type(gligen).__name__}, which is not a GLIGEN adapter: {ADVICE}")
-    have = [m.linear.out_features for m in network.module_list]
+    fusers: Any = network.module_list
+    have = [m.linear.out_features for m in fusers]
     if not have:
         raise ValueError(
             "the GLIGEN file has no layers that ComfyUI knows (a folder of diffusers has other names): " + ADVICE
         )
     transformers = [m for m in model.model.diffusion_model.modules() if isinstance(m, SpatialTransformer)]
     deep = max((len(t.transformer_blocks) for t in transformers), default=0)
-    need = [t.norm.num_channels for t in transformers]
+    need = [int(t.norm.num_channels) for t in transformers]
     if deep != 1 or have != need or network.position_net.in_dim != width:
         raise ValueError(
             f"the GLIGEN adapter does not fit this model: it has {len(have)} layers of widths {_widths(have)} for text "
@@ -166,7 +167,7 @@ def _forward(
     return executor(x, timesteps, context, y, control, options, **others)
 
 
-def _fuse(network: torch.nn.Module, tokens: Tensor, x: Tensor, extra_options: dict) -> Tensor:
+def _fuse(network: Any, tokens: Tensor, x: Tensor, extra_options: dict) -> Tensor:
     """One gated self-attention over cells [B, N, C] and grounding tokens [B, 30, T], between the host's two attentions.
 
     Only the cells ask, for what the tokens would hear is thrown away. Weights are cast to the cells' dtype.

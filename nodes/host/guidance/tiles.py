@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ....lmd.sampling.energy import AttentionMap
 from .attention import Capture, Layer, LayersDone
+from .transformers import TextCapture
 
 KEY = "lmd_tiles"
 APPLY_MODEL = comfy.patcher_extension.WrappersMP.APPLY_MODEL
@@ -31,7 +32,7 @@ class NotATile(Exception):
 class Tiles:
     """Collects the attention of every call of a guided pass on `canvas` [B, C, h, w], and joins it in `capture`."""
 
-    def __init__(self, capture: Capture, canvas: Tensor):
+    def __init__(self, capture: Capture | TextCapture, canvas: Tensor):
         self.capture, self.canvas = capture, canvas.detach()
         self._calls: list[tuple[Place, dict[Layer, AttentionMap]]] = []
 

@@ -250,7 +250,7 @@ class TextCapture:
             raise ValueError(f"softmax must be one of {', '.join(SOFTMAX)}, got {blocks.softmax!r}")
         self.calls, self.columns, self.softmax = blocks.calls, list(columns), blocks.softmax
         self.numbers = {blocks.calls.numbers[b]: b for b in blocks}
-        self.maps: dict[int, AttentionMap] = {}
+        self.maps: dict[Any, AttentionMap] = {}
         self.number = -1
 
     def override(self, function: Callable, q: Tensor, k: Tensor, v: Tensor, heads: int, *args, **kwargs) -> Tensor:
