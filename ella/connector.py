@@ -52,6 +52,7 @@ def sinusoid(timesteps: Tensor, channels: int) -> Tensor:
 
 
 def squared_relu(x: Tensor) -> Tensor:
+    """relu(x)², elementwise, in any shape: the connector's activation."""
     return F.relu(x).square()
 
 
@@ -118,6 +119,8 @@ class LatentAttention(nn.Module):
 
 
 class Mlp(nn.Module):
+    """Two linear layers with squared ReLU between: [..., width] -> [..., width]."""
+
     def __init__(self, width: int, operations: Any = nn, **kw: Any):
         super().__init__()
         self.c_fc = operations.Linear(width, MLP_RATIO * width, **kw)

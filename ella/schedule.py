@@ -36,6 +36,7 @@ class RecomputeOptions:
 
     @property
     def neutral(self) -> bool:
+        """True if no step is touched, so that the model's output stays bit-identical."""
         return self.strength == 0.0 or self.start_percent >= self.end_percent
 
     def strength_at(self, timestep: float) -> float:

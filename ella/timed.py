@@ -98,6 +98,7 @@ def plain(values: Tensor) -> Tensor:
 
 
 def is_timed(values: Any) -> TypeGuard[TimedTokens]:
+    """True if `values` are TimedTokens that still know the text they were made from."""
     return isinstance(values, TimedTokens) and getattr(values, "origin", None) is not None
 
 

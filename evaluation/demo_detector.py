@@ -50,6 +50,7 @@ class Detection:
 
     @property
     def centre(self) -> tuple[float, float]:
+        """(x, y) of the box's middle."""
         return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
 
 

@@ -43,6 +43,7 @@ class Seen:
 
     @property
     def clear(self) -> bool:
+        """True if both colour and kind were recognised."""
         return UNKNOWN not in (self.colour, self.kind)
 
     def fits(self, found: Detection) -> bool:

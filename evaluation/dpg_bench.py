@@ -36,6 +36,7 @@ class DpgReport:
 
     @property
     def mean(self) -> float:
+        """The mean score of all items, 0..1; 0 without items."""
         return sum(self.items.values()) / len(self.items) if self.items else 0.0
 
 

@@ -28,6 +28,7 @@ class Spec:
     arguments: dict = field(default_factory=dict)
 
     def build(self) -> Any:
+        """Imports the worker and creates it."""
         module, _, name = self.place.partition(":")
         package = __name__.split(".")[0]
         return getattr(importlib.import_module(f"{package}.{module}"), name)(**self.arguments)
@@ -67,6 +68,7 @@ class Process:
 
     @property
     def pid(self) -> int | None:
+        """The worker process's id; None while it does not run."""
         return self._process.pid if self._process else None
 
     def _start(self) -> subprocess.Popen:

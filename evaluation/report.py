@@ -29,6 +29,7 @@ class RowResult:
 
     @property
     def judged(self) -> int:
+        """How many images have been judged."""
         return sum(map(len, self.items.values()))
 
     def scores(self, task: str = "") -> dict[str, float]:

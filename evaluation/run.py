@@ -52,10 +52,12 @@ class Job:
 
     @property
     def key(self) -> str:
+        """What identifies the image: every field but the version of the code."""
         return digest({name: value for name, value in asdict(self).items() if name != "code"})
 
     @classmethod
     def read(cls, record: dict) -> Job:
+        """The job that a record describes; fields of other versions are ignored."""
         return cls(**{name: record[name] for name in cls.__dataclass_fields__})
 
 
@@ -87,6 +89,7 @@ class Run:
         return self.unreadable + sum(lines.damaged for lines in self._files)
 
     def codes(self) -> set[str]:
+        """The versions of the code that this run's images were drawn with."""
         drawn = {str(record.get("code")) for record in self.images.records if "error" not in record}
         return ({job.code for job in self.jobs.values()} | drawn) - {GIVEN}
 
@@ -104,10 +107,12 @@ class Run:
         return {r["id"]: Item(*(r[name] for name in Item.__dataclass_fields__)) for r in own if "id" in r}
 
     def keep_items(self, benchmark: str, items: Iterable[Item]) -> None:
+        """Writes down the items that are not yet in the run."""
         have = self.items(benchmark)
         self.item_lines.extend([{"benchmark": benchmark, **asdict(i)} for i in items if i.id not in have])
 
     def keep_panel(self, benchmark: str, judges: list[str]) -> None:
+        """Writes down which judges a benchmark has."""
         record = {"benchmark": benchmark, "judges": judges}
         if record not in self.panels.records:
             self.panels.add(record)
@@ -139,6 +144,7 @@ class Run:
         return [job for key, job in self.jobs.items() if key not in there and job.code != GIVEN]
 
     def file(self, sha: str) -> Path:
+        """Where the image with this checksum lies."""
         return self.folder / "images" / f"{sha}.png"
 
     def add_image(self, key: str, image: Image.Image, **more: object) -> None:
@@ -154,6 +160,7 @@ class Run:
         self.images.add({"key": key, "sha": sha, **more})
 
     def add_failure(self, key: str, error: str) -> None:
+        """Writes down that a job failed, and why."""
         self.images.add({"key": key, "error": error})
 
     def keep_graph(self, graph: dict) -> str:
@@ -165,6 +172,7 @@ class Run:
         return name
 
     def graph(self, name: str) -> dict:
+        """A workflow that was copied into the run."""
         return json.loads((self.folder / "graphs" / f"{name}.json").read_text())
 
 

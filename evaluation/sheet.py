@@ -30,6 +30,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
+    """One line of the sheet: a prompt, its layout, and a picture per row of the report."""
+
     prompt: str
     layout: Layout | None
     cells: Sequence[Cell]

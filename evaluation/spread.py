@@ -22,13 +22,15 @@ class Lane(Protocol):
 
     name: str
 
-    def do(self, job: Any) -> Any: ...
+    def do(self, job: Any) -> Any:
+        """Does one job and returns its result; LaneDied if the worker is gone."""
 
     def revive(self) -> bool:
         """Try to bring the lane back after it died."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Ends the worker and frees what it holds."""
 
 
 @dataclass

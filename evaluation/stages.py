@@ -144,6 +144,7 @@ def draw(
 
 
 def alone(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Each job in a batch of its own."""
     return [[job] for job in jobs]
 
 
@@ -173,6 +174,7 @@ class Asked:
 
     @property
     def png(self) -> bytes:
+        """The picture's bytes, from memory or from its file."""
         return self._png if self._png is not None else self.path.read_bytes()
 
     _png: bytes | None = None

@@ -9,6 +9,7 @@ from typing import Any
 
 
 def main() -> int:
+    """Builds the worker that comes in first and runs the jobs that follow, until stdin is closed."""
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print must not stand between the messages
     try:

@@ -45,6 +45,7 @@ class Box:
 
     @classmethod
     def from_corners(cls, x_min: float, y_min: float, x_max: float, y_max: float) -> Box:
+        """The box between two corners, in the same units."""
         return cls(x_min, y_min, x_max - x_min, y_max - y_min)
 
     @property
@@ -54,10 +55,12 @@ class Box:
 
     @property
     def centre(self) -> tuple[float, float]:
+        """(x, y) of its middle."""
         return self.x + self.w / 2, self.y + self.h / 2
 
     @property
     def area(self) -> float:
+        """Width times height, as a share of the canvas."""
         return self.w * self.h
 
     def cells(self, height: int, width: int) -> tuple[int, int, int, int]:
@@ -124,6 +127,7 @@ class Layout:
             object.__setattr__(self, name, readable(getattr(self, name)))
 
     def on_canvas(self, width: int, height: int) -> Layout:
+        """The same layout on a canvas of another size in pixels."""
         return replace(self, width=width, height=height)
 
     def to_json(self) -> dict:

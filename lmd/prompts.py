@@ -51,6 +51,8 @@ class Group:
 
 @dataclass(frozen=True)
 class OverallPrompt:
+    """The composition's prompt and the groups of boxes that it names."""
+
     prompt: str
     groups: tuple[Group, ...]
 

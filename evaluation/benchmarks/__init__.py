@@ -14,6 +14,7 @@ BENCHMARKS: dict[str, Benchmark] = {b.name: b for b in (Lmd(), Dpg(), GenEval(),
 
 
 def benchmark(name: str) -> Benchmark:
+    """The benchmark of this name; ValueError that lists the names if there is none."""
     if name not in BENCHMARKS:
         raise ValueError(f"there is no benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
     return BENCHMARKS[name]

@@ -31,6 +31,7 @@ class Question:
 
     @classmethod
     def of(cls, kind: str, **about: Any) -> Question:
+        """A question of this kind; its details are kept as canonical JSON, so that equal questions compare equal."""
         return cls(kind, canonical(about))
 
     def __getitem__(self, name: str) -> Any:

@@ -16,6 +16,8 @@ PROMPTS = 100
 
 
 class Demo(Benchmark):
+    """LMD's four tasks on the demo world, which its own detector can judge without a download."""
+
     name, title = "demo", "LMD's tasks in the demo world"
 
     def items(self, source: Path | None) -> list[Item]:
@@ -42,6 +44,7 @@ class Demo(Benchmark):
 
 
 def detections(answer: list[dict]) -> list[Detection]:
+    """The detector's answer, read back from JSON."""
     return [Detection(d["kind"], d["colour"], tuple(d["box"]), d["score"]) for d in answer]
 
 

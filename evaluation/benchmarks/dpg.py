@@ -20,6 +20,8 @@ def _row(name: str, *values: float) -> Published:
 
 
 class Dpg(Benchmark):
+    """DPG-Bench of the ELLA paper: yes-or-no questions on dense prompts."""
+
     name, title = "dpg", "DPG-Bench"
     images = 4
     needs = "dpg_bench.csv, or the folder that holds it and prompts/"

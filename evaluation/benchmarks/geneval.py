@@ -26,6 +26,8 @@ def _row(name: str, *values: float) -> Published:
 
 
 class GenEval(Benchmark):
+    """GenEval: objects, counts, colours and positions, judged by a detector."""
+
     name, title = "geneval", "GenEval"
     images, over_tasks = 4, True
     needs = "evaluation_metadata.jsonl"

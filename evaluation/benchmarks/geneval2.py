@@ -14,6 +14,8 @@ NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight
 
 
 class GenEval2(Benchmark):
+    """GenEval 2: the probability that a vision model answers each question right."""
+
     name, title = "geneval2", "GenEval 2"
     needs = "geneval2_data.jsonl"
 

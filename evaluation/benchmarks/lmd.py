@@ -20,6 +20,8 @@ def _row(name: str, *values: float) -> Published:
 
 
 class Lmd(Benchmark):
+    """The LMD paper's own benchmark: negation, counting, attributes and places, judged by OWL-ViT."""
+
     name, title = "lmd", "LMD benchmark"
     published = (
         _row("SD v1.5", 28, 39, 52, 28, 36.8),

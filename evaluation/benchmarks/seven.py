@@ -21,6 +21,8 @@ THRESHOLDS = tuple(k / 10 for k in range(1, 10))
 
 
 class SevenBench(Benchmark):
+    """7Bench: prompts with layouts; a detector finds the objects, and their overlap with the boxes counts."""
+
     name, title = "7bench", "7Bench"
     images = 16
     needs = "7bench.csv"

@@ -53,6 +53,7 @@ class Graph:
         return name
 
     def setting(self, name: str) -> Any:
+        """One of the job's settings; KeyError if it is not given."""
         return self.job.settings[name]
 
     def model(self) -> tuple[Link, Link, Link]:
@@ -71,6 +72,7 @@ class Graph:
         return [editor, 0], [editor, 2]
 
     def encode(self, clip: Link, text: Any) -> Link:
+        """The conditioning of a text."""
         return [self.add("CLIPTextEncode", clip=clip, text=text), 0]
 
     def options(self) -> dict[str, Link]:
@@ -89,6 +91,7 @@ class Graph:
         return [sampler, 0]
 
     def finish(self, latent: Link, vae: Link) -> dict:
+        """Decodes and saves the latent; returns the complete graph."""
         decoded = self.add("VAEDecode", samples=latent, vae=vae)
         self.add("SaveImage", images=[decoded, 0], filename_prefix="evaluation")
         return self.nodes
@@ -116,6 +119,7 @@ def _all_options(changes: dict) -> dict:
 
 
 def plain(graph: Graph) -> dict:
+    """Plain sampling of the prompt, without a layout."""
     model, clip, vae = graph.model()
     negative = graph.job.settings.get("negative", OVERALL_NEGATIVE)
     latent = graph.sample(model, graph.encode(clip, graph.job.prompt), graph.encode(clip, negative))
@@ -164,6 +168,7 @@ def area(graph: Graph) -> dict:
 
 
 def gligen(graph: Graph) -> dict:
+    """ComfyUI's own GLIGEN conditioning from the layout's boxes."""
     loader = graph.add("GLIGENLoader", gligen_name=graph.setting("gligen"))
     return _regional(graph, method="GLIGEN", method__gligen_textbox_model=[loader, 0])
 
@@ -190,6 +195,8 @@ def ella(graph: Graph) -> dict:
 
 @dataclass(frozen=True)
 class Row:
+    """One row of the report: how its graph is built, its own settings, and whether it needs a layout."""
+
     build: Callable[[Graph], dict]
     own: str  # which of OWN's settings it has
     layout: bool = True

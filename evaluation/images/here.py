@@ -21,6 +21,7 @@ class Silent:
     last_node_id = None
 
     def send_sync(self, *_args: Any) -> None:
+        """Drops the message."""
         pass
 
 

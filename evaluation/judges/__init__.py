@@ -39,6 +39,7 @@ def split(text: str) -> list[str]:
 
 
 def labels(text: str) -> list[str]:
+    """The label of each judge named in `text`."""
     return [label(part) for part in split(text)]
 
 

@@ -20,7 +20,8 @@ class Judge(Protocol):
         """The answer as JSON. Raises ValueError when there is none."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Frees what the judge holds."""
 
 
 class Panel:
@@ -31,15 +32,18 @@ class Panel:
 
     @property
     def name(self) -> str:
+        """The judges' names, joined by "+"."""
         return " + ".join(judge.name for judge in self.judges)
 
     def judge_of(self, question: Question) -> Judge:
+        """The first judge that answers this kind of question; ValueError if none does."""
         for judge in self.judges:
             if question.kind in judge.kinds:
                 return judge
         raise ValueError(f"none of the judges {self.name} answers questions of the kind {question.kind!r}")
 
     def close(self) -> None:
+        """Closes every judge."""
         for judge in self.judges:
             judge.close()
 

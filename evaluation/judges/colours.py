@@ -11,6 +11,8 @@ TEXTS = ("a photo of a {colour} {name}", "a photo of a {colour}-colored {name}",
 
 
 class ClipColours:
+    """Answers which of the given colours an object in a box has, by CLIP."""
+
     kinds = frozenset((COLOUR,))
 
     def __init__(self, source: str, device: str = "cpu") -> None:

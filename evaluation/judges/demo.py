@@ -8,6 +8,8 @@ from ..benchmarks.base import DETECT, Question
 
 
 class DemoDetector:
+    """Detects the demo world's objects by their pixels."""
+
     name = "demo detector"
     kinds = frozenset((DETECT,))
 

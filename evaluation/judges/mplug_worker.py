@@ -13,11 +13,13 @@ MODEL = "damo/mplug_visual-question-answering_coco_large_en"
 
 
 def say(record: dict) -> None:
+    """Writes one record as a line of JSON to the parent process."""
     sys.stdout.write(json.dumps(record) + "\n")
     sys.stdout.flush()
 
 
 def main() -> None:
+    """Answers the questions that come in on stdin, one per line, until it is closed."""
     from modelscope.pipelines import pipeline
     from modelscope.utils.constant import Tasks
 

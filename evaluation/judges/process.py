@@ -23,6 +23,8 @@ from ..spread import LaneDied
 
 
 class ProcessJudge:
+    """A judge in its own process, spoken to in lines of JSON, for models that need another environment."""
+
     def __init__(self, command: str, seconds: float = 600) -> None:
         self.command, self.seconds, self._id = command, seconds, 0
         self._folder = tempfile.TemporaryDirectory(prefix="judge-")

@@ -14,6 +14,8 @@ YES_OR_NO = "{question} Answer with yes or no."
 
 
 class Vlm:
+    """A vision language model in this process: yes or no, probabilities of answers, colours."""
+
     kinds = frozenset((ASK, PROBABILITY, COLOUR))
 
     def __init__(self, source: str, device: str = "cpu", dtype: str = "auto") -> None:
@@ -73,6 +75,7 @@ def plain(text: str) -> str:
 
 
 def colour_text(question: Question) -> str:
+    """The question after an object's colour, with the possible answers."""
     return f"What colour is the {question['name']}? Answer with one of: {', '.join(question['colours'])}."
 
 

@@ -27,6 +27,7 @@ def to_elements(layout: Layout) -> list[dict]:
 
 
 def to_json_text(layout: Layout) -> str:
+    """The layout as JSON on one line."""
     return json.dumps(layout.to_json(), ensure_ascii=False)
 
 

@@ -23,6 +23,7 @@ class Genre:
 
 
 def genre_of(pieces: list[Piece], words: int) -> Genre:
+    """What kind of text a prompt is, by its punctuation, styles and verbs."""
     commas = sum(p.kind == "comma" for p in pieces)
     styles = sum(p.kind == "tag" for p in pieces)
     stops = sum(p.kind == "stop" for p, after in zip(pieces, pieces[1:]) if after.kind != "stop")

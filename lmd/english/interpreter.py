@@ -52,12 +52,14 @@ class Interpreter(References):
         self.last_sentence = 0
 
     def read(self, clauses: list[Clause]) -> None:
+        """Applies the clauses in order and completes the scene."""
         for clause in clauses:
             self.on(clause)
         self._finish()
 
     @singledispatchmethod
     def on(self, clause: Clause) -> None:
+        """Applies one clause to the scene; one function per kind of clause."""
         raise TypeError(f"unknown clause {clause!r}")
 
     # things

@@ -43,14 +43,17 @@ class NounPhrase:
 
     @property
     def solid(self) -> bool:
+        """True if it can have a box of its own."""
         return self.kind in SOLID
 
     @property
     def animate(self) -> bool:
+        """True for people and animals."""
         return self.kind in ("person", "animal")
 
     @property
     def bare(self) -> bool:
+        """True without article, number or "some"."""
         return not self.det and self.count is None and not self.vague
 
     @property

@@ -114,6 +114,7 @@ def nouns(text: str) -> list[str]:
 
 
 def is_person(noun: str) -> bool:
+    """True if the noun names a person."""
     return noun in lexicon.PEOPLE or noun.endswith(("man", "woman", "men", "women")) and len(noun) > 5
 
 

@@ -28,17 +28,20 @@ def clauses_of(pieces: list[Piece]) -> list[Clause]:
 
 
 def on_other(p: State, piece: Piece) -> None:
+    """A word that no other function reads is something said in passing."""
     if piece.text.isalpha() and len(piece.text) > 2:
         p.emit(Aside(piece.text))
 
 
 def on_stop(p: State, _: Piece) -> None:
+    """The end of a sentence: nothing is carried on but what is named."""
     p.subjects, p.settled, p.pending = (), True, None
     p.in_place, p.last_relation, p.host, p.each = False, "", None, False
     p.sentence += 1
 
 
 def on_comma(p: State, piece: Piece) -> None:
+    """A comma: what follows may begin something new."""
     if piece.value == "says":
         return
     if p.peek().kind in ("tag", "adjective"):
@@ -46,10 +49,12 @@ def on_comma(p: State, piece: Piece) -> None:
 
 
 def on_tag(p: State, piece: Piece) -> None:
+    """A style word such as "4k"."""
     p.emit(Style(piece.text))
 
 
 def on_style(p: State, piece: Piece) -> None:
+    """A style with a noun, such as "a watercolour of"."""
     noun = piece.noun
     assert noun is not None
     if noun.head in lexicon.PICTURES:
@@ -57,6 +62,7 @@ def on_style(p: State, piece: Piece) -> None:
 
 
 def on_there(p: State, _: Piece) -> None:
+    """ "there is": new subjects follow."""
     if p.pending is None:
         p.settled = True
         p.subjects = ()
@@ -71,6 +77,7 @@ def on_adjective(p: State, piece: Piece) -> None:
 
 
 def on_quote(p: State, piece: Piece) -> None:
+    """Text in quotation marks is what the last thing says or bears."""
     if p.named:
         p.emit(Attribute("says", (p.recent[-1] if p.recent else p.named[-1],), piece.text))
     else:
@@ -78,15 +85,18 @@ def on_quote(p: State, piece: Piece) -> None:
 
 
 def on_rel(p: State, _: Piece) -> None:
+    """ "who", "that", "which": the last noun is the subject of what follows."""
     if p.recent:
         p.subjects, p.settled = p.recent[-1:], False
 
 
 def on_order(p: State, piece: Piece) -> None:
+    """An order of several things, such as "from left to right"."""
     p.emit(Position(piece.value, p.subjects if len(p.subjects) > 1 else (Reference("everything"),)))
 
 
 def on_pron(p: State, piece: Piece) -> None:
+    """ "it", "they", "he", "she": refers to what was named before."""
     if p.after() in ("verb", "cop", "relation", "have", "wear", "neg", "position"):
         p.subjects, p.settled = (Reference(piece.text, host=p.host),), False
         p.recent = p.subjects

@@ -41,6 +41,7 @@ class Chunker(NounReader):
         self.out: list[Piece] = []
 
     def pieces(self) -> list[Piece]:
+        """All pieces of the text, in order."""
         while self.at < len(self.tokens):
             before = self.at
             piece = self._next()

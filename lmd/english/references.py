@@ -20,10 +20,12 @@ class References:
         self.meant: dict[int, list[Thing]] = {}  # by the place of a noun phrase in the text
 
     def remember(self, noun: NounPhrase, things: list[Thing]) -> None:
+        """Keeps which things a noun phrase means."""
         self.meant[noun.at] = things
         self.mentions += things
 
     def things_of(self, noun: NounPhrase) -> list[Thing]:
+        """The things a noun phrase means that are still in the scene."""
         return [t for t in self.meant.get(noun.at, []) if t in self.scene.things]
 
     def known(self, noun: NounPhrase) -> list[Thing] | None:
@@ -129,16 +131,19 @@ class References:
     # places and relations
 
     def place(self, things: list[Thing], where: tuple[float | None, float | None]) -> None:
+        """Gives things a place in the picture, (x, y) in 0..1; None leaves an axis open."""
         free = [t for t in things if t.position == (None, None)]
         for thing in (free if len(free) == len(things) else free[-1:]) or things[-1:]:
             x, y = (new if new is not None else old for new, old in zip(where, thing.position))
             thing.position = (x, y)
 
     def in_order(self, kind: str, things: list[Thing]) -> None:
+        """Relates each thing to the next one."""
         for first, second in zip(things, things[1:]):
             self.relate(kind, [first], [second])
 
     def add(self, kind: str, subjects: list[Thing], targets: list[Thing], flat: bool = False) -> None:
+        """Adds a relation, unless one side is empty."""
         if subjects and targets:
             self.scene.relations.append(Relation(kind, tuple(subjects), tuple(targets), flat))
 

@@ -43,6 +43,7 @@ class Thing:
 
     @property
     def animate(self) -> bool:
+        """True for people and animals."""
         return kind(self.head.lower()) in ("person", "animal")
 
 
@@ -58,6 +59,8 @@ class Relation:
 
 @dataclass
 class Scene:
+    """What a prompt describes: things, their relations, the surroundings, the style, and notes for the user."""
+
     things: list[Thing] = field(default_factory=list)
     relations: list[Relation] = field(default_factory=list)
     style: str = ""
@@ -70,6 +73,7 @@ class Scene:
     left_out: list[str] = field(default_factory=list)  # nouns that got no box because they are not surely things
 
     def note(self, text: str) -> None:
+        """Adds a note for the user, once."""
         if text not in self.notes:
             self.notes.append(text)
 

@@ -90,6 +90,7 @@ _OPENS = re.compile(
 
 
 def is_number(word: str) -> bool:
+    """True for a number in digits."""
     return bool(_NUMBER.fullmatch(word))
 
 

@@ -77,4 +77,5 @@ def placing(relation: str, text: str) -> str:
 
 
 def written(relation: str, text: str, noun: NounPhrase) -> str:
+    """A place as the background's text says it, such as "on a beach"."""
     return f"{placing(relation, text)} {noun.written}".strip()

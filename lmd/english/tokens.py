@@ -27,12 +27,15 @@ class Tokens:
         self._found: dict[int, Fixed | None] = {}
 
     def word(self, at: int) -> str:
+        """The word at `at`, in lower case; empty beyond the ends."""
         return self.low[at] if 0 <= at < len(self.low) else ""
 
     def rest(self, at: int) -> str:
+        """The next twelve words from `at` on, in lower case."""
         return " ".join(self.low[at : at + 12])
 
     def may_start(self, at: int) -> bool:
+        """True if a noun phrase may start with this word."""
         return self.word(at) in STARTS
 
     def fixed(self, at: int) -> Fixed | None:
@@ -51,6 +54,7 @@ class Tokens:
         return None
 
     def is_plural(self, at: int) -> bool:
+        """True if the word is a plural."""
         word = self.word(at)
         return bool(word) and (inflection.singular(word) is not None or word == "people")
 
@@ -76,15 +80,18 @@ class Tokens:
         )
 
     def starts_noun(self, at: int) -> bool:
+        """True if a noun may start here."""
         low = self.word(at)
         return bool(low) and low[0].isalnum() and not self.boundary(at)
 
     def adjective(self, at: int) -> bool:
+        """True if the word can be an adjective."""
         low = self.word(at)
         kinds = speech(low)
         return low in lexicon.ADJECTIVES or "j" in kinds
 
     def noun_like(self, low: str) -> bool:
+        """True if the word can be a noun; an unknown word can."""
         kinds = speech(low)
         if not kinds:
             return low.replace("-", "").replace("'", "").isalpha()

@@ -155,6 +155,7 @@ class Sheet:
         self.width, self.rows = width, []
 
     def text(self, text: str, size: int = TEXT, fill: str = INK, most: int = 4) -> None:
+        """Adds text, wrapped to the sheet's width, in at most `most` lines."""
         for line in fonts.wrapped(text, size, self.width - 2 * GAP, most):
             self.rows.append(("text", line, size, fill))
 
@@ -164,12 +165,15 @@ class Sheet:
         self.rows.append(("plate", f"{listed} {phrase}", told, colour(numbers[0])))
 
     def tiles(self, tiles: Sequence, captions: Sequence[str] = (), left: int = GAP) -> None:
+        """Adds a row of pictures with captions below."""
         self.rows.append(("tiles", list(tiles), list(captions), left))
 
     def gap(self, height: int = GAP // 2) -> None:
+        """Adds empty space of this many pixels."""
         self.rows.append(("gap", height))
 
     def height_of(self, row) -> int:
+        """The height of a row in pixels."""
         if row[0] == "gap":
             return row[1]
         if row[0] == "text":
@@ -179,6 +183,7 @@ class Sheet:
         return max((t.height for t in row[1]), default=0) + (round(TEXT * 1.35) if row[2] else 0) + GAP // 2
 
     def image(self):
+        """The sheet as a PIL image."""
         from PIL import Image, ImageDraw
 
         out = Image.new("RGB", (self.width, sum(map(self.height_of, self.rows)) + 2 * GAP), PAPER)

@@ -20,6 +20,8 @@ _ORDER = {"flat": 7, "in": 0, "on": 1, "under": 2, "behind": 3, "front": 3, "abo
 
 
 class Arranger:
+    """Arranges the blocks of a scene's things by their relations."""
+
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
         _order_sizes(scene)

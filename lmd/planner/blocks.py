@@ -14,6 +14,8 @@ _VARIATION = (1.0, 0.93, 1.05, 0.97, 0.9, 1.03, 0.95, 1.07)
 
 @dataclass
 class Rect:
+    """A rectangle that is still being moved; y runs downwards."""
+
     x: float
     y: float
     w: float
@@ -21,18 +23,22 @@ class Rect:
 
     @property
     def right(self) -> float:
+        """The x of its right edge."""
         return self.x + self.w
 
     @property
     def bottom(self) -> float:
+        """The y of its bottom edge."""
         return self.y + self.h
 
     @property
     def cx(self) -> float:
+        """The x of its middle."""
         return self.x + self.w / 2
 
     @property
     def cy(self) -> float:
+        """The y of its middle."""
         return self.y + self.h / 2
 
     def overlap(self, other: Rect) -> float:
@@ -58,16 +64,19 @@ class Block:
         return Rect(x, y, max(r.right for r in rects) - x, max(r.bottom for r in rects) - y)
 
     def move(self, dx: float, dy: float) -> None:
+        """Moves all rectangles."""
         for r in self.rects.values():
             r.x += dx
             r.y += dy
 
     def scale(self, sx: float, sy: float | None = None) -> None:
+        """Scales all rectangles about the origin; `sy` is `sx` unless given."""
         sy = sx if sy is None else sy
         for r in self.rects.values():
             r.x, r.w, r.y, r.h = r.x * sx, r.w * sx, r.y * sy, r.h * sy
 
     def collides(self, other: Block, slack: float = 0.0) -> bool:
+        """True if any two rectangles overlap by more than the share `slack` of the smaller one."""
         return any(a.overlap(b) > slack * min(a.w * a.h, b.w * b.h) + 1e-9
                    for a in self.rects.values() for b in other.rects.values())  # fmt: skip
 
@@ -79,6 +88,7 @@ class Block:
             self.move(dx, dy)
 
     def absorb(self, other: Block) -> Block:
+        """Takes over the other block's rectangles; returns itself."""
         self.rects.update(other.rects)
         return self
 

@@ -42,11 +42,14 @@ class Violation:
 
 @dataclass(frozen=True)
 class Verdict:
+    """What is wrong with a layout, and what could not be decided."""
+
     violations: tuple[Violation, ...]
     unsure: tuple[str, ...] = ()
 
     @property
     def good(self) -> bool:
+        """True if nothing is wrong."""
         return not self.violations
 
 

@@ -41,6 +41,7 @@ class Request:
     change: str = ""
 
     def messages(self) -> Messages:
+        """The first question to the language model: a new layout, or a change of the previous one."""
         shape = (self.width, self.height, self.examples, self.as_json)
         if self.previous is None:
             return messages(self.prompt, *shape)

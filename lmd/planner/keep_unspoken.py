@@ -43,6 +43,7 @@ def keep_unspoken(previous: Layout, new: Layout, instruction: str) -> Layout:
 
 
 def same_head(a: LayoutObject, b: LayoutObject) -> bool:
+    """True if both phrases name the same kind of thing."""
     return head(a.phrase) == head(b.phrase)
 
 

@@ -43,6 +43,7 @@ class Budget:
         self.left = 4 * len(text) + 10_000
 
     def spend(self, steps: int, at: int) -> None:
+        """Takes steps from the budget; LiteralError once it is used up."""
         self.left -= steps
         if self.left < 0:
             raise LiteralError("the text is too tangled to be read", at)

@@ -94,6 +94,7 @@ class Summary:
 
 
 def summarise(layouts: Sequence[Layout]) -> Summary:
+    """How many of the layouts have each fault; layouts without objects don't count."""
     some = [layout for layout in layouts if layout.objects]
     return Summary(
         len(some),

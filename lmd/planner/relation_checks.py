@@ -59,6 +59,7 @@ _TOGETHER = re.compile(
 
 
 def denies_a_place(prompt: str) -> bool:
+    """True if the prompt says where something is not."""
     return _DENIED_PLACE.search(prompt) is not None
 
 

@@ -40,6 +40,7 @@ class ObjectRun:
 
     @property
     def steps(self) -> int:
+        """The number of sampling steps of the run."""
         return len(self.latents) - 1
 
     @property

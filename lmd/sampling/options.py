@@ -120,4 +120,5 @@ class SamplingSettings:
         return (self.seed + 6789 * image) % 2**64
 
     def first_object_seed(self, image: int) -> int:
+        """The seed that image `image` of the batch counts its objects' seeds from."""
         return (self.background_seed(image) + 123456789) % 2**64

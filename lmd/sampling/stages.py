@@ -26,9 +26,11 @@ class Stage(Protocol):
     `Guidance.step`. `finish` gets the number of `steps` of the whole run.
     """
 
-    def before_step(self, x: Tensor, step: int, index: int, evaluate: Evaluate, scale: float) -> Tensor: ...
+    def before_step(self, x: Tensor, step: int, index: int, evaluate: Evaluate, scale: float) -> Tensor:
+        """The guided latent [B, C, h, w] for step `step`, whose reference index (0..49) is `index`."""
 
-    def finish(self, x: Tensor, steps: int) -> Tensor: ...
+    def finish(self, x: Tensor, steps: int) -> Tensor:
+        """The run's result [B, C, h, w] from its last latent `x`, after `steps` steps."""
 
 
 class RunEnds(BaseException):
@@ -45,9 +47,11 @@ class GuidanceStage:
     guidance: Guidance
 
     def before_step(self, x: Tensor, step: int, index: int, evaluate: Evaluate, scale: float) -> Tensor:
+        """The guided latent [B, C, h, w]."""
         return self.guidance.step(x, index, evaluate, scale)
 
     def finish(self, x: Tensor, steps: int) -> Tensor:
+        """The latent as it is."""
         return x
 
 
@@ -67,6 +71,7 @@ class ObjectStage:
     estimate: Tensor | None = None
 
     def before_step(self, x: Tensor, step: int, index: int, evaluate: Evaluate, scale: float) -> Tensor:
+        """Keeps the latent for the composition, then guides it; RunEnds once the composition needs no more."""
         del self.latents[step:]
         self._keep(x)
         if step == self.stop and self.estimate is not None:
@@ -81,6 +86,7 @@ class ObjectStage:
         self.estimate = estimate
 
     def finish(self, x: Tensor, steps: int) -> Tensor:
+        """Keeps the last latent and returns it."""
         if x is not self.estimate:  # after `stop` the last latent is already there
             self._keep(x)
         return x
@@ -102,9 +108,11 @@ class OverallStage:
     frozen_steps: int
 
     def before_step(self, x: Tensor, step: int, index: int, evaluate: Evaluate, scale: float) -> Tensor:
+        """Puts the frozen objects back into the latent, then guides it."""
         return self.guidance.step(self._frozen(x, step), index, evaluate, scale)
 
     def finish(self, x: Tensor, steps: int) -> Tensor:
+        """The last latent, with the objects put back if they are frozen to the end."""
         return self._frozen(x, steps)
 
     def _frozen(self, x: Tensor, step: int) -> Tensor:

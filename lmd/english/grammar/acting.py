@@ -14,6 +14,7 @@ from .state import PASSED, State, noun_of
 
 
 def on_cop(p: State, _: Piece) -> None:
+    """ "is", "are": a state, a place or a further name of the subjects."""
     following = p.peek()
     if following.kind == "noun" and p.subjects and p.pending is None and following.noun is not None:
         noun = following.noun
@@ -27,6 +28,7 @@ def _names_thing(noun: NounPhrase) -> bool:
 
 
 def on_verb(p: State, piece: Piece) -> None:
+    """An action of the subjects, with its object or place."""
     verb = p.verb = piece.text
     before = p.peek(-1).kind
     if p.settled and before in ("comma", "and") and p.subjects:

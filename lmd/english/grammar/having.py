@@ -13,6 +13,7 @@ from .state import LIST, State, noun_of
 
 
 def on_with(p: State, _: Piece) -> None:
+    """ "with": things that belong to the last noun, or its attributes."""
     if p.peek().kind == "relation" and p.peek(2).kind == "noun":
         p.at += 1
     if p.peek().kind == "adjective" and p.peek(2).kind == "noun":
@@ -23,6 +24,7 @@ def on_with(p: State, _: Piece) -> None:
 
 
 def on_have(p: State, _: Piece) -> None:
+    """ "has", "have": things that belong to the subjects."""
     subjects = p.subjects or p.recent
     p.host = None if p.in_place else noun_of(subjects[-1:])
     owner = p.host if p.host is not None else (subjects[-1] if subjects and not p.in_place else None)
@@ -127,6 +129,7 @@ def _fits(noun: NounPhrase) -> bool:
 
 
 def on_wear(p: State, piece: Piece) -> None:
+    """ "wearing", "in": clothes, which are attributes of a person and no things of their own."""
     wearers = p.subjects or p.recent
     if p.recent and not (len(p.subjects) == 2 and piece.text == ""):
         wearers = p.recent[-1:] if piece.value != "wearing" or len(p.subjects) != 2 else p.subjects
@@ -146,6 +149,7 @@ def on_wear(p: State, piece: Piece) -> None:
 
 
 def on_as(p: State, _: Piece) -> None:
+    """ "as": a role, which is an attribute."""
     if p.peek().kind == "noun" and (p.recent or p.subjects) and not _finite(p.peek(2)):
         p.at += 1
         noun = p.pieces[p.at].noun

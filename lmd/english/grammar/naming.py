@@ -14,6 +14,7 @@ _HOURS = frozenset(("sunset", "sunrise", "dusk", "dawn", "night", "noon", "midni
 
 
 def on_noun(p: State, piece: Piece) -> None:
+    """A noun phrase: a reference, something said in passing, or a subject."""
     noun = piece.noun
     assert noun is not None
     if noun.head in ("one", "other", "ones", "others"):
@@ -25,6 +26,7 @@ def on_noun(p: State, piece: Piece) -> None:
 
 
 def subject(p: State, noun: NounPhrase) -> None:
+    """Names a thing, a place or the picture itself, and attaches it to what came before."""
     following, before = p.after(), p.peek(-1).kind
     first = not p.named and p.pending is None
     if _is_style(p, noun, first, before):

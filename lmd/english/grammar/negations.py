@@ -11,6 +11,7 @@ from .state import LIST, State
 
 
 def on_neg(p: State, piece: Piece) -> None:
+    """ "no", "without", "not": what must be absent, or a negation that a layout can't show."""
     following = p.peek()
     if piece.value == "copula" and following.kind in ("relation", "verb", "position"):
         p.emit(

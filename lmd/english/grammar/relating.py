@@ -22,6 +22,7 @@ _WHERE = frozenset(
 
 
 def on_position(p: State, piece: Piece) -> None:
+    """A place in the picture, such as "on the left" or "in the background"."""
     before, following = p.peek(-1).kind, p.after()
     if piece.value == "skip":
         return
@@ -73,6 +74,7 @@ def _to_background(p: State, piece: Piece) -> None:
 
 
 def on_relation(p: State, piece: Piece) -> None:
+    """A place relative to another thing, such as "left of" or "under"."""
     kind, following = piece.value, p.peek()
     while following.kind in ("adverb", "neg") and p.peek(2).kind == "noun":
         p.at += 1

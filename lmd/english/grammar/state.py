@@ -32,6 +32,7 @@ class State:
         self.each = False  # behind "each"
 
     def peek(self, n: int = 1) -> Piece:
+        """The piece `n` after this one; a full stop beyond the ends."""
         i = self.at + n
         return self.pieces[i] if 0 <= i < len(self.pieces) else _STOP
 
@@ -42,15 +43,18 @@ class State:
         return self.peek(n).kind
 
     def emit(self, *clauses: Clause) -> None:
+        """Adds finished clauses."""
         self.clauses += clauses
 
     def known(self, noun: NounPhrase) -> bool:
+        """True if the noun refers to something already named ("the cat")."""
         return any(
             n.head == noun.head and (noun.det in _DEFINITE or noun.bare) and set(noun.before) <= set(n.before)
             for n in self.named
         )
 
     def name(self, nouns: tuple[NounPhrase, ...], role: str) -> None:
+        """Adds nouns as subjects with this role."""
         self.named += nouns
         self.emit(Subject(nouns, role, self.sentence))
         if self.each:
@@ -58,6 +62,7 @@ class State:
             self.each = False
 
     def settle_pending(self, nouns: tuple[Who, ...]) -> None:
+        """Applies a place or relation that came before its nouns to these."""
         pending = self.pending
         if pending is None:
             return
@@ -74,6 +79,7 @@ class State:
         self.settled = False
 
     def instance(self, noun: NounPhrase) -> None:
+        """ "one", "the other", "each": picks among things already named."""
         picked = Reference("each" if noun.det == "each" else "instance", noun)
         self.each = noun.det == "each"
         self.emit(Subject((picked,), "instance", self.sentence))

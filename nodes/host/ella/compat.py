@@ -33,10 +33,12 @@ class PromptEmbeds:
 
 
 def text_embeds(text: str, encoder: EllaTextEncoder, embeds: PromptEmbeds | None) -> PromptEmbeds:
+    """The embeds with T5's features of `text` [1, L, D] put in; new ones unless given."""
     return replace(embeds or PromptEmbeds(), features=encoder.features(text, encoder.default_length))
 
 
 def clip_embeds(conditioning: list) -> PromptEmbeds:
+    """Embeds that hold the first CLIP conditioning's tokens [1, L, D] and extras."""
     tokens, extra = conditioning[0]
     return PromptEmbeds(clip=(tokens, dict(extra)))
 

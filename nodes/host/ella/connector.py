@@ -35,9 +35,11 @@ class EllaConnector:
 
     @property
     def config(self):
+        """The connector's shape, as read from its file."""
         return self.patcher.model.config
 
     def load(self) -> None:
+        """Moves the weights to the compute device."""
         comfy.model_management.load_models_gpu([self.patcher])
 
     def __call__(self, features: list[torch.Tensor], timestep: int) -> torch.Tensor:
@@ -108,11 +110,13 @@ class EllaText:
         return self._tokens[timestep]
 
     def keep(self, timestep: int, tokens: torch.Tensor) -> None:
+        """Keeps the tokens of a timestep (0..999); the oldest are dropped."""
         self._tokens[timestep] = tokens
         while len(self._tokens) > REMEMBERED_TIMESTEPS:
             self._tokens.popitem(last=False)
 
     def has(self, timestep: int) -> bool:
+        """True if the tokens of a timestep (0..999) are kept."""
         return timestep in self._tokens
 
     def conditioning_tokens(self) -> TimedTokens:

@@ -28,6 +28,7 @@ def register_folders() -> None:
 
 
 def connector_names() -> list[str]:
+    """The files in `models/ella`."""
     return folder_paths.get_filename_list(CONNECTORS)
 
 

@@ -31,6 +31,7 @@ class TimestepAware:
         self.options = options
 
     def wrappers(self) -> dict[str, dict[str, list]]:
+        """The wrappers to add to a model's options."""
         return {
             WrappersMP.PREPARE_SAMPLING: {KEY: [self.prepare_sampling]},
             WrappersMP.CALC_COND_BATCH: {KEY: [self.calc_cond_batch]},
@@ -49,6 +50,7 @@ class TimestepAware:
         )
 
     def calc_cond_batch(self, executor, model, conds, x, sigma, model_options):
+        """Puts the tokens of this sigma's timestep into the conditionings, then calls the model."""
         if not any(_carries_tokens(c) for entries in conds for c in entries or ()):
             return executor(model, conds, x, sigma, model_options)
         timestep = timestep_of(model.model_sampling, sigma)

@@ -38,6 +38,7 @@ class Layer:
 
     @property
     def key(self) -> tuple[str, int, int]:
+        """(part, number, depth), by which layers are sorted and named."""
         return self.part, self.number, self.depth
 
     def __str__(self) -> str:

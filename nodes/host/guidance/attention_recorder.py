@@ -81,6 +81,7 @@ class Watch:
             self.latest.clear()
 
     def sampler_sample(self, executor, guider, sigmas, extra_args, callback, noise, *args, **kwargs):
+        """Runs the sampler and keeps the attention of every step; the latent is untouched."""
         self.size = tuple(noise.shape[-2:])
         self.start(guider, len(sigmas) - 1)
 

@@ -36,6 +36,7 @@ class Aliases:
         self._used: dict[int, tuple[Tensor, Tensor]] = {}
 
     def clear(self) -> None:
+        """Forgets every alias."""
         self._modules.clear()
         self._known, self._used = {}, {}
 
@@ -60,6 +61,7 @@ class Aliases:
         return alias
 
     def pass_done(self) -> None:
+        """Ends a pass: aliases that it did not use are forgotten."""
         self._known, self._used = self._used, {}
 
 

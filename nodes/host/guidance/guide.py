@@ -146,6 +146,7 @@ class Guide:
             )
 
     def log_step(self, step: Step) -> None:
+        """Logs the energies of a step, averaged over the batch."""
         seen = [energy for s, _, energy in self.trace.rows if s == step.index]
         if seen:
             values = " -> ".join(f"{float(e.mean()):.3f}" for e in seen)

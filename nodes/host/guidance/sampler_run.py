@@ -63,6 +63,7 @@ class SamplerRun:
 
     @property
     def steps(self) -> int:
+        """The number of sampling steps: one less than sigmas."""
         return len(self.sigmas) - 1
 
     def frame(self, sigma: Tensor) -> tuple[float, float]:
@@ -118,6 +119,8 @@ class Step:
 class StepHook(Protocol):
     """What a run's hook does. Both return the latent to go on with: the same tensor if nothing changed."""
 
-    def before_step(self, x: Tensor, step: Step) -> Tensor: ...
+    def before_step(self, x: Tensor, step: Step) -> Tensor:
+        """Changes the latent `x` [B, C, h, w] before a step; returns it."""
 
-    def finish(self, x: Tensor) -> Tensor: ...
+    def finish(self, x: Tensor) -> Tensor:
+        """Changes the run's last latent `x` [B, C, h, w]; returns it."""

@@ -27,6 +27,7 @@ class RunHook:
         self._indices: list[int] = []
 
     def before_step(self, x: Tensor, step: Step) -> Tensor:
+        """The latent [B, C, h, w] as the stage guides it; logs the energies."""
         index, evaluate, scale = self.guide.arguments(step)
         self._indices.append(index)
         moved = self.stage.before_step(x, step.index, index, evaluate, scale)
@@ -34,6 +35,7 @@ class RunHook:
         return moved
 
     def finish(self, x: Tensor) -> Tensor:
+        """The stage's result [B, C, h, w]; warns if nothing was guided although it should have been."""
         out = self.stage.finish(x, self.guide.run.steps)
         if not self.guide.trace.rows and self.guide.guidance.options.guides:
             log.warning("layout guidance did nothing in this run: %s", self._why_idle())

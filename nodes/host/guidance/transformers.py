@@ -254,6 +254,7 @@ class TextCapture:
         self.number = -1
 
     def override(self, function: Callable, q: Tensor, k: Tensor, v: Tensor, heads: int, *args, **kwargs) -> Tensor:
+        """The attention call's result; reads the maps of the chosen calls. LayersDone once all are read."""
         self.number += 1
         if self.number in self.numbers:
             mask = args[0] if args else kwargs.get("mask")

@@ -42,6 +42,7 @@ class ReplyCache:
         return reply
 
     def put(self, key: str, reply: str) -> None:
+        """Keeps a reply, unless it is too long; a folder that can't be written is only logged."""
         if len(reply) > MAX_KEPT_REPLY:
             return
         try:
@@ -55,6 +56,7 @@ class ReplyCache:
             log.warning("a reply could not be kept in %s: %s", self.folder, type(error).__name__)
 
     def drop(self, keys: Sequence[str]) -> None:
+        """Removes kept replies."""
         for key in keys:
             try:
                 (self.folder / f"{key}.json").unlink(missing_ok=True)

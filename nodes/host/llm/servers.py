@@ -72,6 +72,7 @@ class Key:
 
     @property
     def header(self) -> dict[str, str]:
+        """The HTTP header that carries the key; empty without one."""
         return {"Authorization": f"Bearer {self._value}"} if self._value else {}
 
     def hide(self, text: str) -> str:
@@ -88,10 +89,12 @@ class Listed:
 
 
 def folder() -> Path:
+    """The pack's folder in ComfyUI's system user directory, which its server does not serve."""
     return Path(folder_paths.get_system_user_directory("ella_lmd"))
 
 
 def servers_file() -> Path:
+    """Where the servers are listed."""
     return folder() / "servers.json"
 
 

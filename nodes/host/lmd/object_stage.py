@@ -58,11 +58,13 @@ class Bar:
         self.previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
 
     def callback(self, step: int, x0: Tensor, x: Tensor, total_steps: int) -> None:
+        """Shows the progress and a preview after a step."""
         preview = self.previewer.decode_latent_to_preview_image("JPEG", x0) if self.previewer else None
         now = self.done + self.together * (step + 1) * self.steps // total_steps
         self.bar.update_absolute(now, self.total, preview)
 
     def run_done(self) -> None:
+        """Counts a run as done."""
         self.done += self.steps
         self.bar.update_absolute(self.done, self.total)
 
@@ -210,6 +212,7 @@ class ObjectStage:
         )  # fmt: skip
 
     def job(self, index: int, item: ObjectPrompt, box: Box, noise: Tensor) -> ObjectJob:
+        """All that one object's run needs, and the key that its result is kept under."""
         positive = self._encode(item.prompt)
         if self.adapter is not None:
             positive = self.adapter.ground(positive, [Slot(box, phrase_embedding(self.clip, item.phrase))])

@@ -32,6 +32,7 @@ def base_conditioning(clip: Any, layout: Layout, prompt: str = "") -> list:
 
 
 def negative_conditioning(clip: Any, layout: Layout) -> list:
+    """The conditioning of the layout's negative prompt, with LMD's own list."""
     return encode(clip, with_negative(layout.negative, OVERALL_NEGATIVE))
 
 

@@ -81,6 +81,7 @@ class RunCache:
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
 
     def get(self, key: Hashable) -> Any | None:
+        """The value kept under a key, which becomes the newest; None if there is none."""
         if key not in self._entries:
             return None
         self._entries.move_to_end(key)
@@ -97,6 +98,7 @@ class RunCache:
             self._entries.popitem(last=False)
 
     def clear(self) -> None:
+        """Frees everything."""
         self._entries.clear()
 
     def _drop(self, owner: weakref.ref) -> None:
