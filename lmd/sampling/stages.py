@@ -28,9 +28,11 @@ class Stage(Protocol):
 
     def before_step(self, x: Tensor, step: int, index: int, evaluate: Evaluate, scale: float) -> Tensor:
         """The guided latent [B, C, h, w] for step `step`, whose reference index (0..49) is `index`."""
+        ...
 
     def finish(self, x: Tensor, steps: int) -> Tensor:
         """The run's result [B, C, h, w] from its last latent `x`, after `steps` steps."""
+        ...
 
 
 class RunEnds(BaseException):

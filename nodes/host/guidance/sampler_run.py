@@ -121,6 +121,8 @@ class StepHook(Protocol):
 
     def before_step(self, x: Tensor, step: Step) -> Tensor:
         """Changes the latent `x` [B, C, h, w] before a step; returns it."""
+        ...
 
     def finish(self, x: Tensor) -> Tensor:
         """Changes the run's last latent `x` [B, C, h, w]; returns it."""
+        ...
