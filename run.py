@@ -38,6 +38,7 @@ TORCH_COMPANIONS = ["torchvision==0.28.0", "torchaudio==2.11.0"]
 TOOLS = ROOT / "tools"
 BENCHES = ("ella", "guidance", "image", "planner", "reference", "scaling", "table", "timesteps")
 RINGS = ["pure", "evaluation", "host", "live"]
+SIDE_BY_SIDE = ["-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile"]  # whole files, a process each
 RECIPES = TOOLS / "requirements"
 REQUIREMENTS = [RECIPES / "host.txt", ROOT / "requirements.txt"]
 VERSIONS = RECIPES / "versions.txt"
@@ -212,9 +213,8 @@ def script(path: object, *args: object) -> int:
 
 
 def pytest(*args: object) -> int:
-    return in_env(
-        PYTHON.parent / "pytest", "-q", *args
-    )  # not -m, which would put this folder before the host's modules
+    # Not -m, which would put this folder before the host's modules.
+    return in_env(PYTHON.parent / "pytest", "-q", *args)
 
 
 def test(rings: list[str]) -> int:
@@ -227,7 +227,7 @@ def test(rings: list[str]) -> int:
             set_up_checks()
         if ring == "live":
             script(TOOLS / "browser.py")  # what it can't install is told, and by the tests again
-        if pytest(ROOT / "tests" / ring):
+        if pytest(ROOT / "tests" / ring, *(SIDE_BY_SIDE if ring == "host" else [])):
             failed.append(ring)
         if ring == "live":
             front_end = newest_front_end()

@@ -25,6 +25,9 @@ test_models = importlib.util.module_from_spec(_spec)
 sys.modules["test_models"] = test_models
 _spec.loader.exec_module(test_models)
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # small models gain more from files side by side than from threads
+
 for key in ("checkpoints", "diffusion_models"):
     folder_paths.add_model_folder_path(key, str(test_models.folder()))
 
