@@ -82,15 +82,6 @@ def box_mask(boxes: Sequence[Box], height: int, width: int, like: Tensor) -> Ten
     return mask.flatten()
 
 
-def layout_energy(maps: Sequence[AttentionMap], objects: Sequence[GuidedObject], options: EnergyOptions) -> Tensor:
-    """E [B]: low where each phrase attends inside its boxes and not outside.
-
-    Heads are summed; tokens of a phrase, objects and layers are averaged. Without objects or maps it is 0.
-    Source: docs/lmd.md, 4.2; LLM-groundedDiffusion@cef2a90 utils/guidance.py.
-    """
-    return energies(maps, objects, options).total
-
-
 @dataclass(frozen=True)
 class Energies:
     """`total` [B], to differentiate, and each object's own energy, `objects` [O, B], to look at: its mean is the total."""
@@ -105,7 +96,12 @@ def energies(
     options: EnergyOptions,
     references: References | None = None,
 ) -> Energies:
-    """E_total of docs/lmd.md, 4.3: the layout energy plus, in the overall stage, the transfer term, object by object."""
+    """The layout energy [B], low where each phrase attends inside its boxes and not outside, and the transfer term.
+
+    Heads are summed; tokens of a phrase, objects and layers are averaged. Without objects or maps it is 0. The transfer
+    term is added where there are references, in the overall stage.
+    Source: docs/lmd.md, 4.2 and 4.3; LLM-groundedDiffusion@cef2a90 utils/guidance.py.
+    """
     if not maps or not objects:
         total = torch.zeros(maps[0].probs.shape[0] if maps else 1, device=maps[0].probs.device if maps else None)
         return Energies(total, total.new_zeros(0, len(total)))
@@ -150,40 +146,24 @@ def _share(count: int, top_p: float) -> int:
     return int(torch.tensor(count, dtype=torch.float32) * top_p)
 
 
-def reference_energy(
-    maps: Sequence[AttentionMap],
-    objects: Sequence[GuidedObject],
-    references: References,
-    weight: float,
-    columns: Sequence[Sequence[int]] | None = None,
-) -> Tensor:
-    """The attention transfer term [B], not yet divided by objects times layers (docs/lmd.md, 4.3).
-
-    `references[o][b][k]` is the map saved by box b of object o in layer k. `columns` are the tokens compared per
-    object, by default the word token alone.
-    """
-    nothing = maps[0].probs.new_zeros(maps[0].probs.shape[0])
-    return sum(transfer_terms(maps, objects, references, columns), nothing) * weight if weight else nothing
-
-
 def transfer_terms(
     maps: Sequence[AttentionMap],
     objects: Sequence[GuidedObject],
     references: References,
-    columns: Sequence[Sequence[int]] | None = None,
 ) -> list[Tensor]:
-    """The transfer term [B] of each object, without its weight, summed over layers."""
+    """The transfer term [B] of each object's word token, without its weight, summed over layers (docs/lmd.md, 4.3).
+
+    `references[o][b][k]` is the map saved by box b of object o in layer k.
+    """
     terms = []
     for i, o in enumerate(objects):
-        tokens = [o.word] if columns is None else list(columns[i])
         distance = maps[0].probs.new_zeros(maps[0].probs.shape[0])
         for box, saved in zip(o.boxes, references[i]):
             for m, reference in zip(maps, saved):
                 mask = box_mask([box], m.height, m.width, m.probs)
                 target = _inside(_on_grid(reference.to(m.probs), m), mask).detach()
-                for t in tokens:
-                    distance = distance + (_inside(m.probs[..., t], mask) - target).abs().sum(-1).mean(1)
-        terms.append(distance / (len(o.boxes) * len(tokens)))
+                distance = distance + (_inside(m.probs[..., o.word], mask) - target).abs().sum(-1).mean(1)
+        terms.append(distance / len(o.boxes))
     return terms
 
 
@@ -200,13 +180,3 @@ def _inside(z: Tensor, mask: Tensor) -> Tensor:
     """Attention [B, H, S] as a distribution over the cells of the box."""
     z = z * mask
     return z / (z.sum(-1, keepdim=True) + REFERENCE_EPS)
-
-
-def total_energy(
-    maps: Sequence[AttentionMap],
-    objects: Sequence[GuidedObject],
-    options: EnergyOptions,
-    references: References | None = None,
-) -> Tensor:
-    """E_total [B] of docs/lmd.md, 4.3: the layout energy plus, in the overall stage, the transfer term."""
-    return energies(maps, objects, options, references).total

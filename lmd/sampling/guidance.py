@@ -84,11 +84,6 @@ def reference_index(timestep: float) -> int:
     return max(0, min(REFERENCE_STEPS - 1, int((TRAIN_TIMESTEPS - 1 - timestep) // per_step)))
 
 
-def step_scale_vp(alpha_cumprod: float) -> float:
-    """The reference's step for latents x = sqrt(a) x0 + sqrt(1 - a) noise: sqrt(1 - a)."""
-    return math.sqrt(1 - alpha_cumprod)
-
-
 def step_scale(signal: float, noise: float) -> float:
     """The same update for latents x = signal * x0 + noise * n: noise * sqrt(signal^2 + noise^2) (docs/lmd.md, 4.5).
 

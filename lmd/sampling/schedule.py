@@ -35,12 +35,6 @@ def timestep_at(noise_level: float) -> int:
     return int((level - _log_noise_levels()).abs().argmin())
 
 
-def ddim_timesteps(steps: int) -> list[int]:
-    """Timesteps of DDIM with leading spacing and offset 1: 50 steps visit 981, 961, ..., 1."""
-    ratio = TRAIN_TIMESTEPS // steps
-    return [i * ratio + 1 for i in reversed(range(steps))]
-
-
 def fast_indices(steps: int, fast_after: int, rate: int = 2) -> list[int]:
     """Indices of the visited steps: all up to `fast_after`, then every `rate`-th, starting one later (5.5)."""
     if fast_after >= steps - 1:

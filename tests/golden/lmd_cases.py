@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -84,7 +85,7 @@ def check_value_and_gradient(value: torch.Tensor, expected: float, leaves: dict,
 
 def check_energy(case: dict, expected: dict, tensors: dict) -> None:
     leaves, maps = attention_inputs(case, tensors)
-    value = energy.layout_energy(maps, guided_objects(case), energy_options(case["params"]))
+    value = energy.energies(maps, guided_objects(case), energy_options(case["params"])).total
     check_value_and_gradient(value, expected["energy"], leaves, expected["grad_cols"], tensors)
 
 
@@ -98,6 +99,12 @@ def check_baseline(case: dict, expected: dict, tensors: dict) -> None:
     check_value_and_gradient(value, expected["energy"], leaves, expected["grad_cols"], tensors)
 
 
+def transfer(maps: list, item: energy.GuidedObject, saved: list, columns: tuple[int, ...]) -> torch.Tensor:
+    """The transfer term of one object [B], averaged over several tokens as the reference can do."""
+    terms = [energy.transfer_terms(maps, [replace(item, word=c)], [saved])[0] for c in columns]
+    return sum(terms, torch.zeros(())) / len(terms)
+
+
 def check_reference(case: dict, expected: dict, tensors: dict) -> None:
     leaves, maps = attention_inputs(case, tensors)
     objects = guided_objects(case)
@@ -106,18 +113,17 @@ def check_reference(case: dict, expected: dict, tensors: dict) -> None:
         [[tensors[f"ref/obj{o}/box{b}/step{step}/{k}"][..., 0] for k in keys] for b in range(len(obj.boxes))]
         for o, obj in enumerate(objects)
     ]
-    columns = None
+    columns = [(o.word,) for o in objects]
     if not case["ref_ca_word_token_only"]:
-        last = case["ref_ca_last_token_only"]
-        columns = [[o.positions[-1]] if last else list(o.positions) for o in objects]
+        columns = [o.positions[-1:] if case["ref_ca_last_token_only"] else o.positions for o in objects]
     weight = case["ref_ca_loss_weight"]
-    value = energy.reference_energy(maps, objects, saved, weight, columns)
+    value = sum(transfer(maps, o, s, c) for o, s, c in zip(objects, saved, columns)) * weight
     if case["kind"] == "combined":
-        layout = energy.layout_energy(maps, objects, energy_options(case["params"]))
+        layout = energy.energies(maps, objects, energy_options(case["params"])).total
         value = layout + value / (len(objects) * len(maps))
-        if columns is None:
-            whole = energy.total_energy(maps, objects, energy_options(case["params"], weight), saved)
-            close(whole, value, 1e-7, "total_energy")
+        if case["ref_ca_word_token_only"]:
+            whole = energy.energies(maps, objects, energy_options(case["params"], weight), saved).total
+            close(whole, value, 1e-7, "total energy")
     expected_value = expected["loss"] if "loss" in expected else expected["energy"]
     check_value_and_gradient(value, expected_value, leaves, expected["grad_cols"], tensors)
 
@@ -292,9 +298,15 @@ def check_schedule(case: dict, expected: dict, tensors: dict) -> None:
     equal(list(guidance.GuidanceOptions().max_iter), case["max_iter_default"], "default iterations")
 
 
+def ddim_timesteps(steps: int) -> list[int]:
+    """Timesteps of DDIM with leading spacing and offset 1: 50 steps visit 981, 961, ..., 1."""
+    ratio = schedule.TRAIN_TIMESTEPS // steps
+    return [i * ratio + 1 for i in reversed(range(steps))]
+
+
 def schedule_ddim(case: dict, rows: list[dict]) -> None:
     steps = case["num_inference_steps"]
-    times, alphas = schedule.ddim_timesteps(steps), schedule.alphas_cumprod().double()
+    times, alphas = ddim_timesteps(steps), schedule.alphas_cumprod().double()
     for i, row in enumerate(rows):
         equal(times[i], row["t"], "timestep")
         a = float(alphas[times[i]])
@@ -302,7 +314,7 @@ def schedule_ddim(case: dict, rows: list[dict]) -> None:
         near(a, row["alpha_cumprod"], 1e-6, "alpha")
         previous = times[i + 1] if i + 1 < steps else 0
         near(float(alphas[previous]), row["alpha_cumprod_prev"], 1e-6, "previous alpha")
-        near(guidance.step_scale_vp(a), row["step_scale_vp"], 1e-6, "VP step")
+        near((1 - a) ** 0.5, row["step_scale_vp"], 1e-6, "VP step")
         near(sigma, row["sigma"], 1e-6, "sigma")
         near(guidance.step_scale(1, sigma), row["step_scale_ve_equiv"], 1e-6, "VE step")
         near(sigma**2, row["sigma_sq"], 1e-6, "sigma squared")
@@ -315,7 +327,7 @@ def schedule_ddim(case: dict, rows: list[dict]) -> None:
 
 
 def schedule_fast(case: dict, expected: dict) -> None:
-    times = schedule.ddim_timesteps(case["num_inference_steps"])
+    times = ddim_timesteps(case["num_inference_steps"])
     visited = [times[i] for i in schedule.fast_indices(len(times), case["fast_after_steps"], case["fast_rate"])]
     equal(visited, expected["timesteps"], "visited timesteps")
     strides = [1000 // (t - n) for t, n in zip(visited, [*visited[1:], -1])]
@@ -379,7 +391,8 @@ def check_loop(case: dict, expected: dict, tensors: dict) -> None:
 
         def evaluate(x: torch.Tensor):
             x = x.detach().requires_grad_()
-            value = energy.total_energy(toy.maps(x / (sigma**2 + 1) ** 0.5, keys), objects, options.energy, saved)
+            maps = toy.maps(x / (sigma**2 + 1) ** 0.5, keys)
+            value = energy.energies(maps, objects, options.energy, saved).total
             return value.detach(), torch.autograd.grad(value.sum(), x)[0]
 
         return evaluate
@@ -389,7 +402,7 @@ def check_loop(case: dict, expected: dict, tensors: dict) -> None:
 
     alphas = schedule.alphas_cumprod().double()
     fast_after = case.get("fast_after_steps")
-    times = schedule.ddim_timesteps(case["num_inference_steps"])
+    times = ddim_timesteps(case["num_inference_steps"])
     if fast_after is not None:
         times = [times[i] for i in schedule.fast_indices(len(times), fast_after)]
     equal(times, expected["timesteps"], "timesteps")

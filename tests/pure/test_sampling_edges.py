@@ -45,7 +45,7 @@ def test_the_ratio_energy_is_the_squared_share_outside():
     inside[0:3, 0:2] = 1
     share = (m.probs[0, :, :, 1:3] * inside.flatten()[:, None]).sum(1) / m.probs[0, :, :, 1:3].sum(1)
     wanted = ((1 - share) ** 2).mean()
-    assert float(energy.layout_energy([m], [CAT], energy.EnergyOptions(kind="ratio"))) == pytest.approx(float(wanted))
+    assert float(energy.energies([m], [CAT], energy.EnergyOptions(kind="ratio")).total) == pytest.approx(float(wanted))
 
 
 def test_each_objects_own_energy_has_the_total_as_its_mean_transfer_included():
@@ -61,14 +61,15 @@ def test_each_objects_own_energy_has_the_total_as_its_mean_transfer_included():
     assert torch.allclose(without.objects.mean(0), without.total) and (found.total > without.total).all()
 
 
-def test_the_transfer_term_is_averaged_over_boxes_and_tokens():
+def test_the_transfer_term_is_averaged_over_boxes():
     m = a_map(4, 4)
     saved = a_map(4, 4, seed=5).probs[..., 3]
     twice = energy.GuidedObject("a dog", (DOG.boxes[0],) * 2, (2, 3), 3)
     once = energy.GuidedObject("a dog", (DOG.boxes[0],), (2, 3), 3)
-    both = energy.transfer_terms([m], [twice], [[[saved], [saved]]], [[3, 3]])
+    both = energy.transfer_terms([m], [twice], [[[saved], [saved]]])
     assert torch.allclose(both[0], energy.transfer_terms([m], [once], [[[saved]]])[0]) and float(both[0]) > 0
-    assert float(energy.reference_energy([m], [once], [[[saved]]], 0.0)) == 0
+    free = energy.EnergyOptions(reference_weight=0.0)
+    assert torch.equal(energy.energies([m], [once], free, [[[saved]]]).total, energy.energies([m], [once], free).total)
 
 
 def test_nothing_to_guide_is_no_energy_for_every_image():
@@ -84,7 +85,7 @@ def test_a_box_smaller_than_a_cell_or_off_the_canvas_takes_the_first_cells_of_no
     m = a_map(4, 4)
     outside = energy.GuidedObject("a bird", (Box(0.2, -0.9, 0.3, 0.4),), (1,), 1)
     assert not energy.box_mask(outside.boxes, 4, 4, m.probs).any()
-    found = energy.layout_energy([m], [outside], energy.EnergyOptions(bg_weight=0))
+    found = energy.energies([m], [outside], energy.EnergyOptions(bg_weight=0)).total
     assert float(found) == pytest.approx(3.0)  # one per head
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import comfy.model_patcher
 import comfy.samplers
 import torch
-from ella_lmd.lmd.sampling.energy import AttentionMap, EnergyOptions, GuidedObject, References, total_energy
+from ella_lmd.lmd.sampling.energy import AttentionMap, EnergyOptions, GuidedObject, References, energies
 from ella_lmd.nodes.host.guidance.attention import Layer, add_patches, fused
 from ella_lmd.nodes.host.guidance.grad_weights import grad_ready, normal
 from torch import Tensor, nn
@@ -79,7 +79,7 @@ class Naive:
             with contextlib.suppress(FarEnough):
                 comfy.samplers.calc_cond_batch(model, [[normal(cond)]], leaf, sigma.clone(), options)
             found = [AttentionMap(maps[n].probs.float(), maps[n].height, maps[n].width) for n in layers]
-            value = total_energy(found, objects, energy, references)
+            value = energies(found, objects, energy, references).total
             (gradient,) = torch.autograd.grad(value.sum(), leaf)
         return value.detach(), gradient
 
