@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..lmd.sampling.energy import AttentionMap, GuidedObject, box_mask
+from ..lmd.sampling.energy import AttentionMap, GuidedObject, union_mask
 
 
 def boxdiff_loss(
@@ -24,7 +24,7 @@ def boxdiff_loss(
     image = torch.softmax(100 * attention[:, 1:-1], dim=-1).reshape(height, width, -1)
     total = image.new_zeros(())
     for o in objects:
-        mask = box_mask(o.boxes, height, width, image).reshape(height, width)
+        mask = union_mask(o.boxes, height, width, image).reshape(height, width)
         corner_x, corner_y = _corners(o, height, width, corner_width, image)
         inside = int(mask.sum())
         for p in o.positions:

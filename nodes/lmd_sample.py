@@ -6,7 +6,7 @@ import comfy.samplers
 import torch
 from comfy_api.latest import io
 
-from ..lmd.pictures.attention_record import object_numbers
+from ..lmd.pictures.attention_record import numbers_by_name
 from ..lmd.pictures.energy_plot import energy_plot
 from ..lmd.sampling.options import PRESETS, SamplingSettings
 from .host.guidance.grounding import check_count
@@ -74,7 +74,7 @@ class BoxGroundedSampler(io.ComfyNode):
         if gligen is not None:
             check_count(len(layout.objects))
         objects = sample_objects(model, clip, layout, settings, options, negative, gligen)
-        numbers = object_numbers(objects)
+        numbers = numbers_by_name(objects.layout)
         curves = [(f"{n} {run.item.phrase}", run.energies) for n, run in zip(numbers, objects.runs)]
         plot = energy_plot(curves, options.guidance.loss_threshold, numbers)
         return io.NodeOutput(objects, mask_batch(objects), plot)

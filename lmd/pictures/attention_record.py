@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..layout import Box, Layout
-from ..sampling.energy import box_mask
+from ..sampling.energy import union_mask
 from ..sampling.object_runs import ObjectRun, ObjectRuns
 
 
@@ -59,13 +59,13 @@ class AttentionRecord:
 
     def area(self, phrase: int) -> float:
         """The share of the image that a phrase's boxes cover: what attention spread evenly would have inside."""
-        return float(box_mask(self.boxes[phrase], 64, 64, torch.ones(1)).mean())
+        return float(union_mask(self.boxes[phrase], 64, 64, torch.ones(1)).mean())
 
 
 def share_inside(attention: Tensor, boxes: tuple[Box, ...]) -> float:
     """The share of attention [h, w] inside the union of the boxes; 0 if there is none at all."""
     height, width = attention.shape
-    mask = box_mask(boxes, height, width, attention).view(height, width)
+    mask = union_mask(boxes, height, width, attention).view(height, width)
     return float((attention * mask).sum() / attention.sum().clamp_min(1e-12))
 
 
@@ -87,11 +87,6 @@ def object_attention(run: ObjectRun) -> Tensor:
     return joined([a[:steps].float().mean(2) for a in guided])
 
 
-def object_numbers(objects: ObjectRuns) -> list[int]:
-    """The number of each run's object in the layout's picture, from 1."""
-    return numbers_by_name(objects.layout)
-
-
 def numbers_by_name(layout: Layout) -> list[int]:
     """The objects' numbers in the layout's picture, from 1, in the order of their names, as LMD runs them."""
     return [i + 1 for i in sorted(range(len(layout.objects)), key=lambda i: layout.objects[i].phrase)]
@@ -104,7 +99,7 @@ def record_of(objects: ObjectRuns) -> AttentionRecord:
         (objects.layout.width, objects.layout.height),
         tuple(r.item.phrase for r in runs),
         tuple((r.box,) for r in runs),
-        tuple((n,) for n in object_numbers(objects)),
+        tuple((n,) for n in numbers_by_name(objects.layout)),
         own_image=True,
     )
     if runs:

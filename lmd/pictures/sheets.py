@@ -14,7 +14,7 @@ from torch import Tensor
 from ..layout import Box
 from ..sampling.object_runs import ObjectRuns
 from . import fonts
-from .attention_record import AttentionRecord, Look, object_attention, object_numbers, share_inside
+from .attention_record import AttentionRecord, Look, numbers_by_name, object_attention, share_inside
 from .layout_picture import PALETTE, ink_on
 
 PAPER, INK, FAINT = "#FBFAF7", "#202020", "#6B6B6B"
@@ -222,7 +222,7 @@ def contact_sheet(objects: ObjectRuns, images: Tensor | None, image: int, final:
     size = tile_size((layout.width, layout.height), 240 if len(objects.runs) <= 8 else 160)
     plot = (max(size[0], 150), max(min(size[1], 240), 110))
     sheet = Sheet(max(3 * cell(size[0]) + cell(plot[0]) + GAP, 620))
-    numbers, pictures = object_numbers(objects), [] if images is None else list(images)
+    numbers, pictures = numbers_by_name(objects.layout), [] if images is None else list(images)
     if final is not None:
         boxed = as_pil(resized(final, size))
         for number, run in zip(numbers, objects.runs):

@@ -52,7 +52,7 @@ def object_seed(background_seed: int, first_seed: int, index: int) -> int:
     return seed + SEED_BUMP if seed == background_seed else seed
 
 
-def object_noise(background: Tensor, own: Tensor, box: Box, blending_ratio: float) -> Tensor:
+def blended_noise(background: Tensor, own: Tensor, box: Box, blending_ratio: float) -> Tensor:
     """The background's noise [..., h, w] with a little of the object's own inside `box`, variance kept (5.3)."""
     y0, y1, x0, x1 = box.cells(*background.shape[-2:])
     mixed = background.clone()

@@ -72,7 +72,7 @@ class EnergyOptions:
 References = Sequence[Sequence[Sequence[Tensor]]]
 
 
-def box_mask(boxes: Sequence[Box], height: int, width: int, like: Tensor) -> Tensor:
+def union_mask(boxes: Sequence[Box], height: int, width: int, like: Tensor) -> Tensor:
     """The union of the rasterised boxes as a flat 0/1 mask [S] in the dtype and on the device of `like`."""
     mask = torch.zeros(height, width, dtype=like.dtype, device=like.device)
     for box in boxes:
@@ -109,7 +109,7 @@ def energies(
     # Masks are made, and their cells counted, on the CPU: asking a GPU for the count would wait for all its work.
     like = maps[0].probs.new_empty(0, device="cpu")
     terms = [
-        [term(m.probs[..., list(o.positions)], box_mask(o.boxes, m.height, m.width, like), options).mean(-1)
+        [term(m.probs[..., list(o.positions)], union_mask(o.boxes, m.height, m.width, like), options).mean(-1)
          for o in objects]
         for m in maps
     ]  # fmt: skip
@@ -160,7 +160,7 @@ def transfer_terms(
         distance = maps[0].probs.new_zeros(maps[0].probs.shape[0])
         for box, saved in zip(o.boxes, references[i]):
             for m, reference in zip(maps, saved):
-                mask = box_mask([box], m.height, m.width, m.probs)
+                mask = union_mask([box], m.height, m.width, m.probs)
                 target = _inside(_on_grid(reference.to(m.probs), m), mask).detach()
                 distance = distance + (_inside(m.probs[..., o.word], mask) - target).abs().sum(-1).mean(1)
         terms.append(distance / len(o.boxes))

@@ -85,7 +85,7 @@ def initial_noise(settings: SamplingSettings, shape: Sequence[int]) -> Tensor:
     return torch.cat([compose.seeded_noise(settings.background_seed(b), (1, *shape)) for b in range(settings.batch)])
 
 
-def object_numbers(items: Sequence[ObjectPrompt], by_order: bool) -> list[int]:
+def seed_numbers(items: Sequence[ObjectPrompt], by_order: bool) -> list[int]:
     """The number of each object that its seed follows from: its index, or one that depends on its own name alone."""
     if by_order:
         return list(range(len(items)))
@@ -103,7 +103,7 @@ def object_noise(settings: SamplingSettings, background: Tensor, number: int, bo
     for b in range(settings.batch):
         seed = compose.object_seed(settings.background_seed(b), settings.first_object_seed(b), number)
         own = compose.seeded_noise(seed % 2**64, background[b : b + 1].shape)
-        images.append(compose.object_noise(background[b : b + 1], own, box, blending))
+        images.append(compose.blended_noise(background[b : b + 1], own, box, blending))
     return torch.cat(images)
 
 

@@ -135,7 +135,7 @@ def check_raster(case: dict, expected: dict, tensors: dict) -> None:
         y0, y1, x0, x1 = box.cells(height, width)
         equal([x0, y0, x1, y1], wanted["cells"], f"cells on {grid}")
         if "mask_sum" in wanted:
-            mask = energy.box_mask([box], height, width, torch.zeros(1))
+            mask = energy.union_mask([box], height, width, torch.zeros(1))
             equal(int(mask.sum()), wanted["mask_sum"], f"mask on {grid}")
 
 
@@ -216,7 +216,7 @@ def latents_input_latents(case: dict, expected: dict, tensors: dict) -> None:
         equal(seed, expected["fg_seeds"][i], "seed")
         own = compose.seeded_noise(seed, shape)
         close(own, tensors[f"fg_noise/{i}"], 1e-6, "own noise")
-        mixed = compose.object_noise(background, own, Box.from_corners(*corners), case["fg_blending_ratio"])
+        mixed = compose.blended_noise(background, own, Box.from_corners(*corners), case["fg_blending_ratio"])
         close(mixed * scale, tensors[f"input/{i}"], 1e-6, "input latent")
 
 

@@ -27,7 +27,7 @@ from ella_lmd.lmd.sampling.object_runs import (
     attention_mask,
     box_mask,
     compose_runs,
-    object_numbers,
+    seed_numbers,
 )
 from ella_lmd.lmd.sampling.options import PRESETS, LMDOptions, SamplingSettings
 
@@ -241,9 +241,9 @@ def test_every_image_of_a_batch_has_its_own_seeds():
 
 def test_an_objects_number_depends_on_its_own_name_only():
     items = [ObjectPrompt(p, p, p, Box(0, 0, 1, 1)) for p in ("a cat", "a cat", "a dog")]
-    numbers = object_numbers(items, by_order=False)
-    assert len(set(numbers)) == 3 and object_numbers(items[1:], by_order=False) == [numbers[0], numbers[2]]
-    assert object_numbers(items, by_order=True) == [0, 1, 2]
+    numbers = seed_numbers(items, by_order=False)
+    assert len(set(numbers)) == 3 and seed_numbers(items[1:], by_order=False) == [numbers[0], numbers[2]]
+    assert seed_numbers(items, by_order=True) == [0, 1, 2]
 
 
 def words(text: str) -> list[tokens.Piece]:

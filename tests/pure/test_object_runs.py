@@ -110,8 +110,8 @@ def test_a_mask_is_cut_to_the_box_on_request_only():
 def test_objects_of_one_name_are_numbered_by_their_turn():
     items = [item("a cat"), item("a dog"), item("a cat"), item("a cat")]
     wanted = [zlib.crc32(t.encode()) for t in ("a cat#0", "a dog#0", "a cat#1", "a cat#2")]
-    assert object_runs.object_numbers(items, by_order=False) == wanted and len(set(wanted)) == 4
-    assert object_runs.object_numbers(items, by_order=True) == [0, 1, 2, 3]
+    assert object_runs.seed_numbers(items, by_order=False) == wanted and len(set(wanted)) == 4
+    assert object_runs.seed_numbers(items, by_order=True) == [0, 1, 2, 3]
 
 
 def test_every_image_has_an_objects_noise_of_its_own_and_seeds_wrap_around():
@@ -123,7 +123,7 @@ def test_every_image_has_an_objects_noise_of_its_own_and_seeds_wrap_around():
         for b in range(2):
             own = compose.object_seed(settings.background_seed(b), settings.first_object_seed(b), 3) % 2**64
             noise = compose.seeded_noise(own, (1, 4, 8, 8))
-            assert torch.equal(mixed[b], compose.object_noise(background[b : b + 1], noise, BOX, 0.5)[0])
+            assert torch.equal(mixed[b], compose.blended_noise(background[b : b + 1], noise, BOX, 0.5)[0])
 
 
 def still(options: GuidanceOptions | None = None) -> Guidance:

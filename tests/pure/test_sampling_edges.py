@@ -84,7 +84,7 @@ def test_a_box_smaller_than_a_cell_or_off_the_canvas_takes_the_first_cells_of_no
     """At least one cell is averaged; where the box has none, the foreground term is its whole weight."""
     m = a_map(4, 4)
     outside = energy.GuidedObject("a bird", (Box(0.2, -0.9, 0.3, 0.4),), (1,), 1)
-    assert not energy.box_mask(outside.boxes, 4, 4, m.probs).any()
+    assert not energy.union_mask(outside.boxes, 4, 4, m.probs).any()
     found = energy.energies([m], [outside], energy.EnergyOptions(bg_weight=0)).total
     assert float(found) == pytest.approx(3.0)  # one per head
 
@@ -92,8 +92,8 @@ def test_a_box_smaller_than_a_cell_or_off_the_canvas_takes_the_first_cells_of_no
 def test_objects_noise_off_the_canvas_leaves_the_background_and_inside_keeps_the_variance():
     background, own = torch.randn(4, 6, 9), torch.randn(4, 6, 9)
     for box in (Box(0.1, -0.9, 0.3, 0.4), Box(-0.9, 0.1, 0.4, 0.3), Box(0.1, 0.1, 0.01, 0.01)):
-        assert torch.equal(compose.object_noise(background, own, box, 0.3), background)
-    mixed = compose.object_noise(background, own, Box(0, 0, 1 / 3, 0.5), 0.36)
+        assert torch.equal(compose.blended_noise(background, own, box, 0.3), background)
+    mixed = compose.blended_noise(background, own, Box(0, 0, 1 / 3, 0.5), 0.36)
     assert torch.allclose(mixed[:, :3, :3], 0.8 * background[:, :3, :3] + 0.6 * own[:, :3, :3])
     assert torch.equal(mixed[:, 3:], background[:, 3:]) and torch.equal(mixed[:, :, 3:], background[:, :, 3:])
 

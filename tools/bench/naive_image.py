@@ -25,7 +25,7 @@ from ella_lmd.lmd.sampling.object_runs import (
     compose_runs,
     initial_noise,
     object_noise,
-    object_numbers,
+    seed_numbers,
 )
 from ella_lmd.lmd.sampling.options import LMDOptions, SamplingSettings
 from ella_lmd.nodes.host.guidance.attention import (
@@ -83,7 +83,7 @@ def naive_image(
     unet = model.model.diffusion_model
     layers = resolve_layers(options.layers, unet)
     runs = []
-    for item, number in zip(items, object_numbers(items, options.reference_seeds)):
+    for item, number in zip(items, seed_numbers(items, options.reference_seeds)):
         box = options.object_box(item.box)
         noise = object_noise(settings, background, number, box, options.blending_ratio)
         objects = guided_objects((Group(item.phrase, item.word, (box,), item.span),), item.prompt, tokenizer(clip))

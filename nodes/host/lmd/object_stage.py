@@ -27,7 +27,7 @@ from ....lmd.sampling.object_runs import (
     attention_mask,
     initial_noise,
     object_noise,
-    object_numbers,
+    seed_numbers,
 )
 from ....lmd.sampling.options import LMDOptions, SamplingSettings
 from ..guidance.attention import WordAttention, mask_layer, resolve_layers, use_fused_on_cpu
@@ -149,7 +149,7 @@ def sample_objects(
     stage = ObjectStage(
         model, clip, layout, settings, options, negative, bar, boxes_adapter(model, clip, options, gligen)
     )
-    numbers = object_numbers(items, options.reference_seeds)
+    numbers = seed_numbers(items, options.reference_seeds)
     jobs = []
     for index, item in enumerate(items):
         box = options.object_box(item.box)
