@@ -41,7 +41,9 @@ def is_sure(noun: NounPhrase, role: str, sentence: int, genre: Genre, scene: Sce
         return True
     if noun.name and noun.kind != "person":
         return not genre.long
-    if noun.kind == "" and role == "subject" and noun.bare and not scene.things:
+    if noun.kind == "" and role == "subject" and noun.bare and all(t.name for t in scene.things):
+        if scene.things and speech(noun.head):
+            return False
         return not genre.long and not noun.plural and noun.head.isascii()  # "darth vader drinking coffee"
     if noun.kind == "":
         return not genre.long and bool(noun.det or counted) and noun.head.isascii()

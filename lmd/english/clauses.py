@@ -30,7 +30,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Position:
-    """Where in the picture things are, in shares of it; `kind`: at background far row stack ontop sides beside."""
+    """Where in the picture things are, in shares of it; `kind`: at background far dwarfed row stack ontop sides beside."""
 
     kind: str
     nouns: tuple[Who, ...]

@@ -13,13 +13,14 @@ _STYLES = 3  # pieces of style that make a prompt one for a web UI
 @dataclass(frozen=True)
 class Genre:
     """`tags`: bare pieces between commas; `booru`: tags that count people; `styled`: with several pieces of style;
-    `paragraph`: several sentences; `long`: more than a caption's words."""
+    `paragraph`: several sentences; `long`: more than a caption's words; `somebody`: with a word for a person, drawn or not."""
 
     tags: bool = False
     booru: bool = False
     styled: bool = False
     paragraph: bool = False
     long: bool = False
+    somebody: bool = False
 
 
 def genre_of(pieces: list[Piece], words: int) -> Genre:
@@ -31,4 +32,18 @@ def genre_of(pieces: list[Piece], words: int) -> Genre:
     tags = commas >= 3 and words <= 6 * (commas + 1) and verbs <= commas / 2
     people = any(p.noun is not None and p.noun.kind == "person" for p in pieces[:8])
     paragraph = stops >= 1 and words >= 20 and verbs >= 1
-    return Genre(tags, tags and people, styles >= _STYLES, paragraph, paragraph or (words > LONG and not tags))
+    return Genre(
+        tags,
+        tags and people,
+        styles >= _STYLES,
+        paragraph,
+        paragraph or (words > LONG and not tags),
+        any(map(_somebody, pieces)),
+    )
+
+
+def _somebody(piece: Piece) -> bool:
+    noun = piece.noun
+    if noun is None:
+        return piece.kind == "pron" and piece.text not in ("it", "itself")
+    return noun.kind in ("person", "group") or noun.name or noun.det in ("his", "her", "my")

@@ -30,7 +30,7 @@ _SINGULAR_IN_S = word_set(
 PAIR_NOUNS = word_set(
     """
     scissors pants trousers jeans shorts tights leggings sunglasses goggles binoculars headphones earphones pliers
-    tweezers shears pyjamas pajamas overalls dungarees spectacles tongs clothes bagpipes
+    tweezers shears chopsticks drumsticks skis skates rollerblades earbuds handcuffs castanets maracas stilts crutches pyjamas pajamas overalls dungarees spectacles tongs clothes bagpipes
     """
 )
 # The same form for one and many.

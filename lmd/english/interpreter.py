@@ -7,15 +7,15 @@ from functools import singledispatchmethod
 
 from . import inflection, lexicon
 from .certainty import is_sure
-from .clauses import Aside, Attribute, Clause, Negation, Place, Position, Reference, Relation, Style, Subject, Who
+from .clauses import Aside, Attribute, Clause, Negation, Place, Position, Reference, Relation, Style, Subject
 from .genre import Genre
 from .noun_phrases import NounPhrase
 from .references import References
 from .scene import Thing
-from .surroundings import is_scenery
-from .vocabulary import kind, speech
+from .vocabulary import is_part_of, kind, speech
 
 MOST_PER_KIND = 40
+_FAR = 0.28  # of its usual size
 CROWD = 60  # from here on one box stands for all
 MOST_ATTRIBUTES = 6
 MOST_UNCOUNTED = 8  # boxes without a number word
@@ -38,6 +38,11 @@ _WORDS = (
 _VAGUE_PLACES = frozenset(
     ("room", "area", "place", "surface", "scene", "space", "setting", "air", "light", "ground", "distance")
 )
+_EMPTY = re.compile(
+    r"\b(?:empty|deserted) (?:[\w-]+ ){0,3}(?:street|road|alley|avenue|highway|beach|plaza|square|park|"
+    r"station|platform|stadium|cafe|restaurant|diner|mall|city|town|village|playground|subway|classroom|corridor|hallway|theat(?:er|re)|"
+    r"church|school|office|market|bar|street_corner|parking_lot|library|museum|sidewalk|pier|airport|hospital|ballroom)s?\b"
+)
 _PREDICATES = lexicon.PLAIN | inflection.word_set(
     "happy sad angry asleep wet dirty rusty wooden shiny fluffy tilted lit frozen rotten ripe"
 )
@@ -49,7 +54,7 @@ class Interpreter(References):
     def __init__(self, genre: Genre) -> None:
         super().__init__()
         self.genre = genre
-        self.last_sentence = 0
+        self.dress: list[tuple[Thing, NounPhrase]] = []  # tags of dress and bodies, with the person before them
 
     def read(self, clauses: list[Clause]) -> None:
         """Applies the clauses in order and completes the scene."""
@@ -96,7 +101,7 @@ class Interpreter(References):
         people = [t for t in self.scene.things if t.animate]
         owner = people[-1] if people else None
         if owner is None:
-            return False
+            return self._belongs_to_thing(noun)
         dressed = noun.kind in ("worn", "body") or noun.head in lexicon.PARTS or noun.source.endswith("glasses")
         if any(not speech(w.lower()) for w in noun.before):
             return False
@@ -109,10 +114,38 @@ class Interpreter(References):
         if not dressed and not carried:
             return False
         self.remember(noun, [owner])
-        for person in self.scene.things:
-            if person.head == owner.head or person is owner:
-                self._give(person, "with", noun.written)
+        self.dress.append((owner, noun))
         return True
+
+    def _belongs_to_thing(self, noun: NounPhrase) -> bool:
+        """ "a bicycle, rusty wheels": parts of the thing named last."""
+        owner = self.scene.things[-1] if self.scene.things else None
+        part = owner is not None and is_part_of(noun.head, owner.head) and (noun.plural or not noun.solid)
+        if owner is None or not part or noun.kind == "weather":
+            return False
+        self.remember(noun, [owner])
+        self._give(owner, "with", noun.written)
+        return True
+
+    def _dress_people(self) -> None:
+        """Tags on the people they belong to: as many of one kind as there are people are one each, others are all theirs."""
+        for owner in dict.fromkeys(o for o, _ in self.dress):
+            tags = [n for o, n in self.dress if o is owner]
+            kinds = {n.head: [m for m in tags if m.head == n.head] for n in tags}
+            wearers = [t for t in self.scene.things if t.head == owner.head or t is owner]
+            apart = [same for same in kinds.values() if len(same) > 1]
+            several = [t for t in self.scene.things if kind(t.head) == "person"]
+            if apart and wearers == [owner] and len(several) == owner.count == len(apart[0]):
+                several = wearers
+            if len(wearers) == 1 and owner.count == len(apart[0] if apart else ()) > 1:
+                several = wearers = self.split(owner)
+            elif len(several) != len(apart[0] if apart else ()) or any(t.count > 1 for t in several):
+                several = wearers
+            for noun in tags:
+                same = kinds[noun.head]
+                each = len(same) == len(several) > 1
+                for person in [several[same.index(noun)]] if each else wearers:
+                    self._give(person, "with", noun.written)
 
     def _give(self, thing: Thing, how: str, text: str) -> None:
         """One more attribute behind the noun."""
@@ -194,8 +227,11 @@ class Interpreter(References):
                     self.scene.places.append(f"with {noun.written} in the background")
         elif clause.kind == "far":
             for thing in who:
-                thing.scale *= 0.28
+                thing.scale *= _FAR
                 thing.position = (thing.position[0], 0.2)
+        elif clause.kind == "dwarfed":
+            for thing in who:
+                thing.scale *= _FAR
         elif clause.kind in ("ontop", "sides", "beside"):
             anchor = [t for t in self.scene.things if t not in who][-1:]
             if anchor and who:
@@ -296,14 +332,21 @@ class Interpreter(References):
             self.scene.things.remove(last)
             self.scene.left_out.append(" ".join([*last.before, last.head]))
 
+    def _empty_places(self) -> None:
+        """ "an empty street" holds nobody, unless the prompt names somebody."""
+        scene = self.scene
+        somebody = any(t.animate or t.name for t in scene.things) or self.genre.somebody
+        empty = [p for p in scene.places if _EMPTY.search(p.lower())]
+        if empty and not somebody and not any("people" in a or "person" in a for a in scene.absent):
+            scene.absent.append("people")
+
     def _finish(self) -> None:
+        self._dress_people()
         self._keep_few()
         scene = self.scene
         for thing in list(scene.things):
             if thing.head in scene.absent_heads and not thing.before and not thing.counted and thing.det != "a":
                 scene.note(f'"{thing.head}" is both wanted and excluded; it was drawn')
         wanted = {t.head for t in scene.things}
+        self._empty_places()
         scene.absent = [a for a in scene.absent if (inflection.singular(a) or a) not in wanted]
-
-
-_ = (re, is_scenery, Who)

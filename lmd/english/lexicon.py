@@ -16,6 +16,9 @@ NUMBERS = {w: n for n, w in enumerate(NUMBER_WORDS)} | {
     "forty": 40,
     "fifty": 50,
     "sixty": 60,
+    "seventy": 70,
+    "eighty": 80,
+    "ninety": 90,
     "hundred": 100,
 }
 # Words for a count that leave it open, and the count that is drawn.
@@ -141,6 +144,13 @@ PARTS = word_set(
     shadow style colour color
     """
 )
+PLANT_PARTS = word_set("leaf branch petal root twig blossom bud thorn frond needle")
+PLANTS = word_set(
+    "tree oak palm pine rose tulip daisy sunflower lily orchid bush cactus fern plant vine branch twig stem bonsai lotus willow maple"
+)
+MACHINE_PARTS = word_set(
+    "wheel headlight taillight tire spoke pedal knob drawer turret spire balcony mast propeller rivet gear string shelf button"
+)
 CLOTHES = word_set(
     """
     hat cap helmet scarf dress shirt t-shirt tshirt jacket coat suit tie skirt pants trousers jeans shorts shoes
@@ -246,6 +256,22 @@ FLAT = word_set(
     symbol crest engraving mural stain scratch scar freckle mole barcode writing word letter number monogram motif
     """
 )
+# Pictures that are made to lie on something, and what any picture can be printed on.
+LABELS = word_set("logo emblem sticker decal stencil monogram")
+PRINTS = word_set("print icon mural graffiti doodle mosaic fresco engraving poster")
+PRINTED = CLOTHES | word_set(
+    """
+    shirt sweatshirt jersey tote mug screen billboard banner flag card postcard stamp coin envelope phone tablet tombstone
+    label poster badge tile canister surfboard skateboard helmet
+    """
+)
+PRINTED_WITH_PRINTS = PRINTED | word_set(
+    """
+    wall pillow cushion button plate shield towel blanket door fence window building train bus truck van bridge vase bottle
+    book notebook laptop box bag curtain rug floor
+    """
+)
+PRINTING = word_set("printed painted drawn embroidered etched engraved carved tattooed stamped stitched sewn sprayed")
 # Counts in a noun of their own: "a pair of shoes". (number, whether it is a guess)
 SETS = {"couple": (2, False), "pair": (2, False), "trio": (3, False), "duo": (2, False), "quartet": (4, False),
         "hundreds": (12, True), "thousands": (12, True), "lots": (6, True), "lot": (6, True), "plenty": (6, True),

@@ -166,6 +166,10 @@ class NounReader(Tokens):
             ):
                 return None, False
             self.at += 1
+            ones = lexicon.NUMBERS.get(self.word(self.at), 0)
+            if number in range(20, 100, 10) and not low.isdigit() and 0 < ones < 10:
+                number += ones
+                self.at += 1
             if self.word(self.at) in ("dozen", "hundred"):
                 number *= 12 if self.word(self.at) == "dozen" else 100
                 self.at += 1
@@ -274,7 +278,8 @@ class NounReader(Tokens):
             return noun
         link = "of" if self.word(self.at) == "of" else f"{self.word(self.at)} {self.word(self.at + 1)}"
         self.at += len(link.split())
-        if link == "of" and noun.head in lexicon.PICTURES and (noun.count or 1) == 1 and not noun.plural:
+        picture = link == "of" and noun.head in lexicon.PICTURES and (noun.count or 1) == 1 and not noun.plural
+        if picture and not self._printed(noun):
             return replace(noun, style_of=True)
         if link == "of" and noun.head in lexicon.COLLECTIVES | {"tower", "pyramid", "wall"}:
             probe = NounReader(self.tokens, self.at)
@@ -288,6 +293,23 @@ class NounReader(Tokens):
         article = f"{inner.det} " if inner.det else ""
         number = f"{inflection.number_word(inner.count)} " if inner.count and not inner.det else ""
         return replace(noun, tail=f"{link} {article}{number}{inner.source}{' ' + inner.tail if inner.tail else ''}")
+
+    def _printed(self, noun: NounPhrase) -> bool:
+        """ "the logo of a bear on a mug": is the picture itself a thing that lies on another?"""
+        probe = NounReader(self.tokens, self.at)
+        shown = probe.phrase()
+        printing = probe.word(probe.at) in lexicon.PRINTING
+        probe.at += printing
+        found = probe.fixed(probe.at)
+        if shown is None or found is None or found.value != "on":
+            return False
+        probe.at += found.length
+        carrier = probe.phrase()
+        if carrier is None or carrier.head in ("canvas", "paper", "parchment"):
+            return False
+        on_anything = printing or noun.head in lexicon.LABELS and not carrier.animate
+        printed = lexicon.PRINTED_WITH_PRINTS if noun.head in lexicon.PRINTS else lexicon.PRINTED
+        return carrier.head in printed or on_anything and carrier.kind not in ("place", "weather")
 
 
 def _owner(taken: list[str]) -> list[str]:

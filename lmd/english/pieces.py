@@ -245,7 +245,7 @@ class Chunker(NounReader):
         if low in ("made", "built", "carved", "woven") and self.word(self.at + 1) in ("of", "from", "out"):
             self.at += 3 if self.word(self.at + 1) == "out" else 2
             return Piece("wear", "made of")
-        if low != "in" or not host.animate or not self.starts_noun(self.at + 1):
+        if low != "in" or not (host.animate or host.head in _DRESSED) or not self.starts_noun(self.at + 1):
             return None
         noun = NounReader(self.tokens, self.at + 1).phrase()
         if noun is not None and (noun.kind == "worn" or noun.head in lexicon.COLOURS and not noun.before):
@@ -271,6 +271,7 @@ class Chunker(NounReader):
 
 
 _ENDS = frozenset((",", ".", ";", "!", "?", "\n", ":", "(", ")", "[", "]", "{", "}"))
+_DRESSED = frozenset(("figure", "character", "mannequin", "silhouette", "doll", "statue"))
 _SAYS = frozenset(("says", "say", "saying", "reads", "reading", "said"))
 _BREAKS = frozenset((".", ",", ";", "!", "?", "\n", ":", "and", "with", "while"))
 _BEFORE_ZERO = frozenset(("stop", "comma", "with", "and", "have", "there", "cop"))

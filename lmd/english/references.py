@@ -6,6 +6,7 @@ from . import lexicon
 from .clauses import Reference, Who
 from .noun_phrases import NounPhrase
 from .scene import Relation, Scene, Thing
+from .vocabulary import kind
 
 _DEFINITE = frozenset(("the", "this", "that", "these", "those", "its", "their", "his", "her", "both", "each"))
 _SINGLE = frozenset(("left", "right", "above", "below", "near", "behind", "front", "between"))
@@ -42,6 +43,8 @@ class References:
             same = [t for t in self.scene.things if t.count > 1]
         if noun.before:
             same = [t for t in same if set(noun.before) <= set(t.before)]
+        if not same and noun.det in _DEFINITE and not noun.plural and noun.count is None:
+            same = [t for t in self.scene.things if _general(noun.head, t)]
         if not same or (repeated and noun.plural and all(t.count == 1 for t in same) and len(same) == 1):
             return None
         return same if noun.plural else same[-1:]
@@ -87,7 +90,7 @@ class References:
             return
         left = [t for t in self.scene.things if t.group and not t.claimed]
         if not left and groups:
-            left = self._split(groups[-1])
+            left = self.split(groups[-1])
         if not left and noun.head == "other" and self.mentions and noun.det == "the":
             left = [Thing(self.mentions[-1].head, counted=True)]
             self.scene.things.append(left[0])
@@ -101,7 +104,7 @@ class References:
             thing.before = [*extra, *(w for w in thing.before if w not in ("different", "colored", "coloured"))]
         self.remember(noun, taken)
 
-    def _split(self, whole: Thing) -> list[Thing]:
+    def split(self, whole: Thing) -> list[Thing]:
         number = 1 + max((t.group for t in self.scene.things), default=0)
         parts = [
             Thing(
@@ -155,19 +158,17 @@ class References:
         single = len(targets) == 1 and targets[0].count == 1
         many = sum(t.count for t in subjects) > 1
         head = targets[0].head
-        if kind in ("bigger", "towers", "smaller"):
+        if kind in ("bigger", "towers", "smaller", "dwarfed"):
             pairs = [(s, t) for s in subjects for t in targets]
-            self.scene.larger += [(t, s) if kind == "smaller" else (s, t) for s, t in pairs]
+            self.scene.larger += [(t, s) if kind in ("smaller", "dwarfed") else (s, t) for s, t in pairs]
+        if kind == "dwarfed":
+            for thing in subjects:
+                thing.scale *= _DWARFED
         if kind == "around" and not many:
             subjects[0].count = 2
         if (kind == "about" and many) or kind == "around":
             subjects, targets = targets, subjects
-        flat = (
-            kind in ("on", "beside")
-            and single
-            and all(t.head in lexicon.FLAT and not t.animate for t in subjects)
-            and not _upright(subjects, head)
-        )
+        flat = kind in ("on", "beside") and single and all(_flat(t) for t in subjects) and not _upright(subjects, head)
         if flat:
             self.add("in", subjects, targets, flat=True)
             return
@@ -181,14 +182,35 @@ class References:
         self.add(kinds.get(kind) or _SPELLED.get(kind, kind), subjects, targets)
 
 
+_GENERAL = {"vehicle": (), "craft": (), "animal": ("animal",), "creature": ("animal",), "beast": ("animal",), "feline": ("animal",),
+            "building": ("built",), "structure": ("built",), "plant": ("plant",), "person": ("person",), "figure": ("person",),
+            "individual": ("person",), "character": ("person",), "subject": ("person", "animal")}  # fmt: skip
+_VEHICLES = frozenset(
+    ("car", "bus", "truck", "van", "train", "motorcycle", "scooter", "bicycle", "taxi", "tractor", "boat", "ship", "helicopter",
+     "airplane", "plane", "jet", "spaceship", "rocket", "tank", "tram", "jeep", "suv", "limousine", "ambulance", "lorry", "wagon")
+)  # fmt: skip
+_DWARFED = 0.45  # of its usual size, beside what dwarfs it
 _DEEP = frozenset(
     (
         "aquarium", "tank", "fishbowl", "well", "pit", "hole", "bowl", "glass", "jar", "bucket", "bathtub", "sink", "bag", "box", "cup",
         "mug", "vase", "pot", "basket", "drawer", "barrel", "crate", "canyon",
     )
 )  # fmt: skip
-_SPELLED = {"bigger": "near", "smaller": "near", "towers": "near", "beside": "near", "around": "between", "flanked": "between",
+_SPELLED = {"bigger": "near", "smaller": "near", "towers": "near", "dwarfed": "near", "beside": "near", "around": "between", "flanked": "between",
             "surrounded": "between", "along": "on", "inside": "in", "loose": "near", "from": "near", "during": "near"}  # fmt: skip
+
+
+def _general(word: str, thing: Thing) -> bool:
+    """ "a bus ... the vehicle": does the general word name the thing?"""
+    head = thing.head.lower()
+    if head == word or word not in _GENERAL:
+        return False
+    return head in _VEHICLES if word in ("vehicle", "craft") else kind(head) in _GENERAL[word]
+
+
+def _flat(thing: Thing) -> bool:
+    pictured = thing.head in lexicon.PICTURES and thing.tail.startswith("of ")
+    return pictured or thing.head in lexicon.FLAT and not thing.animate
 
 
 def _upright(subjects: list[Thing], head: str) -> bool:

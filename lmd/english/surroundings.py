@@ -6,6 +6,22 @@ from . import lexicon
 from .noun_phrases import NounPhrase
 from .vocabulary import SOLID, compound_kind
 
+_STATES = frozenset(
+    (
+        "thought",
+        "love",
+        "motion",
+        "action",
+        "flight",
+        "silence",
+        "prayer",
+        "meditation",
+        "contemplation",
+        "anger",
+        "fear",
+        "pain",
+    )
+)
 _SQUARES_OF = frozenset(("town", "city", "village", "market", "public", "main", "central", "busy", "crowded"))
 _PLACE_WORD = {"in": "in", "inside": "in", "amid": "in", "on": "on", "near": "by", "along": "along", "above": "over",
                "under": "under", "below": "under", "during": "during", "from": "in", "behind": "in", "loose": "in", "bottom": "in",
@@ -58,11 +74,14 @@ def is_place(noun: NounPhrase, relation: str, text: str) -> bool:
             and head not in lexicon.SUPPORTS
             and noun.kind not in SOLID
             and noun.kind != "body"
+            and not (noun.kind == "idea" and noun.bare and not noun.before and head in _STATES)
         )
     if relation == "on" and noun.det in ("a", "an") and not _curated(head) and noun.kind == "place":
         return False  # "on an ice floe"
     if relation == "on":
         return scenery and head not in ("bridge", "wall", "cloud", "moon") or head == "wall" and noun.det != "a"
+    if relation == "dwarfed":
+        return scenery and (head not in lexicon.BUILT or noun.plural and noun.count is None)
     if relation in ("under", "below"):
         return head in _HIGH or last in _HIGH or head in ("rain", "snow", "sunlight", "shade", "ceiling")
     if relation in ("above", "along", "behind", "front"):

@@ -144,6 +144,7 @@ class Tokens:
         after = self.word(at + 1)
         moves = low.endswith("s") and (speech(after) == "r" or after in _PATHS)
         closes = self.boundary(at + 1) or after in lexicon.DETERMINERS
+        above = closes or after in lexicon.ADVERBS  # "gulls circle overhead"
         describing = last in lexicon.ADJECTIVES or prior[:1] == "j"
         if describing and not closes:
             return False
@@ -151,8 +152,10 @@ class Tokens:
             return self.word(at + 1) in lexicon.DETERMINERS
         if low.endswith("ing") and len(low) > 4:
             return not (kinds[0] == "n" and closes and known(f"{last}_{low}"))
-        if describing and "n" in kinds:
+        if describing and "n" in kinds and not moves:
             return False
+        if det in ("a", "an", "each") and low.endswith("s") and kinds[0] == "v" and closes and prior[:1] == "n":
+            return True  # "in a long coat stands on": no noun in the plural follows "a"
         if "n" not in kinds and "j" not in kinds:
             return True
         if known(f"{last}_{low}") or known(f"{last}_{inflection.singular(low) or low}"):
@@ -168,7 +171,13 @@ class Tokens:
             return True
         if low.endswith("s") and not plural:
             return kinds[0] == "v" or (closes and kind(last) in ("person", "animal") and kinds[-1] == "v")
-        return not low.endswith("s") and plural and "v" in kinds and (closes or kinds[0] == "v")
+        joined = (
+            kinds[0] == "v"
+            and closes
+            and kind(last) in ("person", "animal")
+            and "and" in self.low[max(at - 5, 0) : at - 1]
+        )
+        return not low.endswith("s") and (plural and (above or kinds[0] == "v") or joined)
 
 
 _PATHS = frozenset(("through", "into", "onto", "towards", "toward", "against", "across", "from"))

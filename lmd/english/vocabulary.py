@@ -78,8 +78,17 @@ def kind(noun: str, first: str = "") -> str:
         return kind(noun.replace("_", "-").rsplit("-", 1)[-1])
     if noun.endswith(("man", "woman", "girl", "boy")):
         return "person"
-    stem = inflection.singular(noun)
+    stem = noun[:-1] if noun in inflection.PAIR_NOUNS else inflection.singular(noun)
     return kind(stem) if stem and stem != noun else ""
+
+
+def is_part_of(part: str, owner: str) -> bool:
+    """Do things of the second noun regularly have the first as parts: leaves of a tree, wheels of a car?"""
+    if part in lexicon.PARTS:
+        return True
+    if part in lexicon.PLANT_PARTS:
+        return kind(owner) == "plant" or owner in lexicon.GROWTH | lexicon.PLANTS
+    return part in lexicon.MACHINE_PARTS and kind(owner) in ("thing", "object", "built")
 
 
 def compound_kind(first: str, noun: str) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from .. import lexicon
-from ..clauses import Attribute, Place, Relation, Style, Who
+from ..clauses import Attribute, Place, Reference, Relation, Style, Who
 from ..noun_phrases import NounPhrase
 from ..pieces import Piece
 from ..style_words import STYLE, STYLE_HEADS
 from ..surroundings import is_scenery
+from ..vocabulary import is_part_of
 from .naming import subject
 from .state import LIST, State, noun_of
 
@@ -19,8 +20,10 @@ def on_with(p: State, _: Piece) -> None:
     if p.peek().kind == "adjective" and p.peek(2).kind == "noun":
         p.at += 1
     if p.peek().kind == "noun":
-        p.host = None if p.in_place else noun_of(p.recent[-1:] or p.subjects[-1:])
-        with_list(p, p.host)
+        last = p.recent[-1:] or p.subjects[-1:]
+        p.host = None if p.in_place else noun_of(last)
+        picked = last and isinstance(last[0], Reference) and last[0].text == "instance"
+        with_list(p, last[0] if picked and not p.in_place else p.host)
 
 
 def on_have(p: State, _: Piece) -> None:
@@ -34,17 +37,39 @@ def on_have(p: State, _: Piece) -> None:
 
 def with_list(p: State, host: Who | None) -> None:
     """Nouns behind "with" or "has", as long as the list goes on."""
+    fillers = host is None and p.in_place and _filled(p)
     while True:
         p.at += 1
         noun = p.pieces[p.at].noun
         assert noun is not None
-        again = _with_one(p, noun, host)
+        if fillers and _loose(noun) and p.peek().kind in (*LIST, "stop"):
+            p.emit(Place(f"with {noun.written}", noun))
+            again = True
+        else:
+            again = _with_one(p, noun, host)
         skip = 1
         while p.peek(skip).kind in LIST:
             skip += 1
         if not again or skip == 1 or p.peek(skip).kind != "noun" or _starts_clause(p, skip):
             return
         p.at += skip - 1
+
+
+def _loose(noun: NounPhrase) -> bool:
+    """Many things without a number."""
+    return noun.plural and noun.bare and not noun.animate
+
+
+def _filled(p: State) -> bool:
+    """ "a kitchen with plants, books and a cat": plurals beside something that counts only fill the place."""
+    found: list[NounPhrase] = []
+    n = 1
+    while (noun := p.peek(n).noun) is not None:
+        found.append(noun)
+        n += 1
+        while p.peek(n).kind in LIST:
+            n += 1
+    return len(found) > 2 or any(not _loose(f) for f in found)
 
 
 def _starts_clause(p: State, n: int) -> bool:
@@ -67,12 +92,16 @@ def _with_one(p: State, noun: NounPhrase, host: Who | None) -> bool:
     if following.kind == "position" and following.value == "background":
         subject(p, noun)
         return False
-    stands = following.kind in ("relation", "position") and not (
-        following.kind == "relation" and following.value == "loose"
+    stands = following.kind == "position" or (
+        following.kind == "relation"
+        and following.value != "loose"
+        and p.peek(2).kind not in ("comma", "stop", "and")  # "with its headlights on"
     )
-    if host is not None and _is_part(noun, owner) and not stands:
+    worn = noun.kind == "worn" and (there := p.peek(2).noun) is not None and there.det in lexicon.POSSESSIVES
+    if host is not None and _is_part(noun, owner) and (not stands or worn):
         p.emit(Attribute("with", (host,), noun.written))
         p.named.append(noun)
+        p.parts.add(noun.head)
         return True
     if (
         is_scenery(noun)
@@ -83,7 +112,7 @@ def _with_one(p: State, noun: NounPhrase, host: Who | None) -> bool:
     ):
         p.emit(Place(f"with {noun.written}", noun))
         return True
-    fixture = noun.plural and noun.count is None and head in lexicon.GROWTH or noun.kind == "matter"
+    fixture = noun.plural and noun.count is None and head in lexicon.GROWTH | lexicon.PARTS or noun.kind == "matter"
     if host is None and p.in_place and fixture:
         p.emit(Place(f"with {noun.written}", noun))
         return True
@@ -96,6 +125,7 @@ def _is_part(noun: NounPhrase, owner: NounPhrase | None) -> bool:
     return (
         (noun.det in lexicon.POSSESSIVES and not noun.animate)
         or head in lexicon.PARTS
+        or (owner is not None and noun.plural and noun.count is None and is_part_of(head, owner.head.lower()))
         or noun.kind in ("body", "idea", "time", "text")
         and not noun.solid
         and noun.count is None

@@ -8,6 +8,7 @@ from ..noun_phrases import NounPhrase
 from ..pieces import Piece
 from ..style_words import STYLE, STYLE_HEADS, WEAK
 from ..surroundings import is_scenery
+from ..vocabulary import is_part_of
 from .state import State
 
 _HOURS = frozenset(("sunset", "sunrise", "dusk", "dawn", "night", "noon", "midnight"))
@@ -31,6 +32,10 @@ def subject(p: State, noun: NounPhrase) -> None:
     first = not p.named and p.pending is None
     if _is_style(p, noun, first, before):
         return
+    if _is_part_of_named(p, noun):
+        p.emit(Aside(noun.written))
+        p.subjects = p.recent = ()
+        return
     background = following == "position" and p.peek().value == "background"
     counted = noun.count is not None or p.known(noun)
     if (
@@ -50,10 +55,22 @@ def subject(p: State, noun: NounPhrase) -> None:
     p.settle_pending((noun,))
 
 
+def _is_part_of_named(p: State, noun: NounPhrase) -> bool:
+    """ "a house ..., the windows are lit": parts of what is there already."""
+    if noun.det not in ("the", "its") or noun.count is not None or p.pending is not None:
+        return False
+    if p.known(noun) and noun.head not in p.parts:
+        return False
+    said = p.peek().kind == "cop" and p.peek(2).kind == "adjective"
+    parts = (n for n in p.named if is_part_of(noun.head.lower(), n.head.lower()))
+    return (noun.plural or said) and any(parts)
+
+
 def _is_style(p: State, noun: NounPhrase, first: bool, before: str) -> bool:
     """A picture word in front of the things ("a photo, ...", "The image shows ...") or a style word behind them."""
     head = noun.head.lower()
-    if noun.count is not None:
+    lies = head in lexicon.PICTURES and noun.tail and (p.peek().value == "on" or p.peek().text in lexicon.PRINTING)
+    if noun.count is not None or lies:
         return False
     ends = p.after() in ("comma", "stop", "with", "have", "rel", "tag") or p.peek().value in ("in", "loose")
     shows = p.peek().kind in ("verb", "have") and p.peek().text in verbs.SHOWING

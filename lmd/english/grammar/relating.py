@@ -143,6 +143,8 @@ def _related(p: State, kind: str, who: tuple[Who, ...], target: Piece, piece: Pi
         return
     if is_place(noun, kind, piece.text) and not p.known(noun):
         p.emit(Place(written(kind, piece.text, noun), noun))
+        if kind == "dwarfed":
+            p.emit(Position("dwarfed", who))
         p.in_place = p.settled = True
         _more_places(p, kind, piece)
         if fronted:
@@ -171,14 +173,17 @@ def _no_target(p: State, kind: str, who: tuple[Who, ...], noun: NounPhrase, piec
     if noun.head == "style" or (
         noun.head in STYLE_HEADS and noun.head in STYLE and noun.head not in WEAK and not noun.solid
     ):
-        p.emit(Style(f"{piece.text} {noun.written}"))
+        p.emit(Aside(noun.written) if noun.det == "the" else Style(f"{piece.text} {noun.written}"))
+        return True
+    if noun.head in lexicon.PICTURES and noun.det in ("this", "the") and kind in ("in", "inside"):
+        p.emit(Aside(noun.written))  # "in this captivating scene"
         return True
     own = noun.det in lexicon.POSSESSIVES and (noun.head in OWN or noun.kind == "body")
     if own and kind in _WHERE:
         p.emit(Relation("own", who, (Reference("owner", noun),), piece.text))
         p.settled = True
         return True
-    part = noun.det == "the" and noun.head in lexicon.PARTS and not p.known(noun) and kind == "from"
+    part = noun.det == "the" and not p.known(noun) and _of_another(p, kind, noun)
     stared = piece.text in ("at", "into", "towards") and p.verb in verbs.STARE and noun.head in _SEEN
     if (
         part
@@ -195,6 +200,18 @@ def _no_target(p: State, kind: str, who: tuple[Who, ...], noun: NounPhrase, piec
     vague = kind in ("during", "from") or kind == "loose" and (not noun.solid or piece.text in _VAGUE_LINKS)
     if vague and not is_place(noun, kind, piece.text):
         p.emit(Aside(f"{piece.text} {noun.written}"))
+        return True
+    return False
+
+
+def _of_another(p: State, kind: str, noun: NounPhrase) -> bool:
+    """ "light in the windows", "the harmony between the bus and the city": words about a thing that is there already."""
+    before = p.peek(-2).noun if p.peek(-1).kind == "relation" else None
+    unseen = before is not None and not before.solid and before.kind in ("idea", "weather", "matter", "time")
+    if noun.head in lexicon.PARTS:
+        return kind == "from" or unseen or (noun.plural or p.sentence > 0) and bool(p.named)
+    if unseen and before is not None and before.kind in ("idea", "time") and kind in ("between", "amid") and p.named:
+        _more_targets(p, kind)
         return True
     return False
 

@@ -29,6 +29,7 @@ class State:
         self.verb = ""  # the last one, as written
         self.sentence = 0
         self.named: list[NounPhrase] = []
+        self.parts: set[str] = set()  # nouns that belong to another one
         self.each = False  # behind "each"
 
     def peek(self, n: int = 1) -> Piece:
