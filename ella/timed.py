@@ -72,13 +72,11 @@ class TimedTokens(torch.Tensor):
             return result
         if func in SAME:
             own = isinstance(args[0], TimedTokens)  # otherwise only the pattern of another tensor's dtype and device
-            return cls.wrap(_fresh(result, mine), args[0].origin, on_read) if own else result
+            return cls.wrap(result, args[0].origin, on_read) if own else result
         if func in REPLAYED and kwargs.get("out") is None:
             if isinstance(result, Tensor):
-                return cls.wrap(_fresh(result, mine), Replay(func, args, kwargs), on_read)
-            return type(result)(
-                cls.wrap(_fresh(r, mine), Replay(func, args, kwargs, i), on_read) for i, r in enumerate(result)
-            )
+                return cls.wrap(result, Replay(func, args, kwargs), on_read)
+            return type(result)(cls.wrap(r, Replay(func, args, kwargs, i), on_read) for i, r in enumerate(result))
         return result
 
     def __copy__(self) -> Tensor:
@@ -149,11 +147,6 @@ def _edits_in_place(func: Callable) -> bool:
 
 
 _IN_PLACE = {"__iadd__", "__isub__", "__imul__", "__itruediv__"}
-
-
-def _fresh(result: Tensor, inputs: list[TimedTokens]) -> Tensor:
-    """An operation may hand back its own argument; the wrapper must not take that object over."""
-    return result.view_as(result) if any(result is x for x in inputs) else result
 
 
 def _map(x: Any, f: Callable) -> Any:

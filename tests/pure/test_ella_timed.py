@@ -1,7 +1,9 @@
 """Conditioning tokens that follow edits made by nodes which know nothing of ELLA."""
 
+import contextlib
 import copy
 import pickle
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -26,6 +28,7 @@ def at(source, fixed):
     [
         lambda x: torch.cat([x, CLIP], 1),
         lambda x: torch.cat((CLIP, x), dim=1),
+        lambda x: torch.cat(tensors=[x, CLIP], dim=1),
         lambda x: torch.cat([CLIP, CLIP.to(x), x.to(CLIP)], 1),
         lambda x: torch.mul(x, 0.3) + torch.mul(OTHER, 0.7),
         lambda x: OTHER * 0.7 + 0.3 * x,
@@ -43,6 +46,7 @@ def test_an_edit_is_done_again_with_the_new_tokens(tokens, edit):
     assert is_timed(edited)
     assert torch.equal(plain(edited), edit(OLD))
     assert torch.allclose(resolve(edited, at), edit(NEW), atol=1e-7)
+    assert list(sources(edited)) == ["text"]
 
 
 def test_two_texts_in_one_conditioning_each_follow(tokens):
@@ -81,6 +85,35 @@ def test_tokens_that_were_written_into_are_no_longer_recomputed(tokens, write):
     assert is_timed(tokens)
 
 
+def test_writing_reaches_every_name_of_the_same_tokens(tokens):
+    mine = also_mine = tokens.clone()
+    mine *= 2
+    assert not is_timed(also_mine)
+
+
+def test_an_operation_that_changes_nothing_leaves_the_tokens_an_origin_of_their_own(tokens):
+    same = tokens.contiguous()
+    same.mul_(1)
+    assert not is_timed(same) and is_timed(tokens)
+
+
+def test_a_result_written_into_a_given_tensor_is_plain(tokens):
+    assert not is_timed(torch.mul(tokens, 2, out=torch.empty_like(OLD)))
+
+
+def test_only_these_tokens_count_as_timed_and_a_plain_tensor_is_handed_back():
+    assert not is_timed(SimpleNamespace(origin="text"))
+    assert plain(CLIP) is CLIP
+
+
+def test_everything_is_recomputed_on_the_wanted_device(tokens):
+    def there(source, fixed):
+        return at(source, fixed).to(fixed.device)
+
+    assert resolve(torch.cat([tokens, CLIP], 1), there, "meta").device.type == "meta"
+    assert resolve(CLIP, there, "meta").device.type == "meta"
+
+
 def test_copies_follow_and_files_hold_plain_numbers(tokens):
     assert is_timed(copy.deepcopy([tokens])[0]) and is_timed(copy.copy(tokens))
     assert type(pickle.loads(pickle.dumps(tokens))) is torch.Tensor
@@ -93,3 +126,24 @@ def test_a_network_that_reads_the_tokens_is_reported_and_computes_as_usual():
     out = torch.nn.functional.linear(torch.cat([tokens, CLIP], 1).to(torch.float32), weight)
     assert read == [(3, 3)]
     assert torch.equal(out, torch.nn.functional.linear(torch.cat([OLD, CLIP], 1), weight))
+
+
+@pytest.mark.parametrize(
+    "read, wanted",
+    [
+        (lambda x: torch.nn.functional.linear(x, torch.zeros(2, 5)), 5),
+        (lambda x: torch.nn.functional.linear(x, weight=torch.zeros(2, 5)), 5),
+        (lambda x: torch.matmul(x, torch.zeros(3, 2)), 3),
+        (lambda x: torch.nn.functional.layer_norm(x, (3,)), 3),
+    ],
+)
+def test_the_report_names_the_width_that_the_layer_takes(read, wanted):
+    reports = []
+    with contextlib.suppress(RuntimeError):  # a layer of another width refuses them afterwards
+        read(TimedTokens.wrap(OLD.clone(), "text", lambda *widths: reports.append(widths)))
+    assert reports == [(3, wanted)]
+
+
+def test_tokens_that_report_to_nobody_are_read_as_usual(tokens):
+    weight = torch.randn(2, 3)
+    assert torch.equal(torch.nn.functional.linear(tokens, weight), torch.nn.functional.linear(OLD, weight))
