@@ -89,6 +89,16 @@ def with_negative(extra: str, default: str) -> str:
     return f"{extra}, {default}" if extra else default
 
 
+def overall_negative(layout: Layout, own: bool = True) -> str:
+    """The negative prompt of the whole image; `own`: with what the layout itself rules out in front."""
+    return with_negative(layout.negative if own else "", OVERALL_NEGATIVE)
+
+
+def object_negative(layout: Layout, own: bool = True) -> str:
+    """The negative prompt of every object's own run; `own` as in `overall_negative`."""
+    return with_negative(layout.negative if own else "", OBJECT_NEGATIVE)
+
+
 def written(text: str) -> str:
     """`text` as it stands in a prompt: a parenthesis without its partner gets a backslash, so that it stays a word.
 

@@ -13,10 +13,10 @@ from .ella import CATEGORY
 from .host.llm import servers
 from .host.llm.host_model import GENERATING, generate
 from .host.llm.plan import caption_from_server
+from .host.llm.servers import MODEL, REPLY, SERVER
 from .host.llm.waiting import in_thread
 from .host.ui import text_view
 
-REPLY, SERVER, MODEL = "reply text", "language model server", "host text generation"
 CAPTION_TOKENS = 256
 
 
@@ -94,9 +94,7 @@ class ELLALongCaption(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, source=None, **_inputs):
         """A server whose entry has changed is asked again."""
-        if isinstance(source, dict) and source.get("source") == SERVER:
-            return servers.fingerprint(source.get("server") or "")
-        return ""
+        return servers.source_fingerprint(source)
 
     @classmethod
     async def execute(cls, prompt: str, source: dict | None = None, short_only: bool = True) -> io.NodeOutput:

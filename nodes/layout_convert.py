@@ -7,22 +7,15 @@ from comfy_api.latest import io
 from ..lmd.convert.boxes import canvas_for, layout_from, layout_of
 from ..lmd.convert.masks import regions_of_masks, to_masks
 from ..lmd.convert.regions import only, to_captions, to_elements, to_json_text, to_reply
-from ..lmd.limits import CANVAS_MULTIPLE, LEAST_CANVAS, MOST_CANVAS
 from ..lmd.pictures.layout_picture import as_image
-from ..lmd.prompts import OVERALL_NEGATIVE, overall_prompt, with_negative
+from ..lmd.prompts import overall_negative, overall_prompt
 from .host.lmd import regional_conditioning
 from .host.ui import view
 from .lmd_options import CATEGORY
-from .types import LayoutType
+from .types import LayoutType, canvas_side
 
 _LAYOUT = "A layout, for instance from LLM Layout Planner."
-
-
-def _size(name: str) -> io.Int.Input:
-    return io.Int.Input(
-        name, default=512, min=LEAST_CANVAS, max=MOST_CANVAS, step=CANVAS_MULTIPLE,
-        tooltip=f"Canvas {name} in pixels, on which the boxes are counted. Ignored when an image is connected.",
-    )  # fmt: skip
+_CANVAS = "on which the boxes are counted. Ignored when an image is connected."
 
 
 def _text_inputs() -> list:
@@ -64,8 +57,8 @@ class LMDLayoutFromBoxes(io.ComfyNode):
                 io.String.Input("captions", default="", multiline=True, optional=True,
                                 tooltip="One line per box, in the boxes' order, or one line for all of them. Empty: the "
                                 "boxes' own labels and descriptions."),
-                _size("width"),
-                _size("height"),
+                canvas_side("width", _CANVAS),
+                canvas_side("height", _CANVAS),
                 *_text_inputs(),
                 io.Int.Input("frame", default=0, min=0, max=4096, optional=True, advanced=True,
                              tooltip="Which image's boxes, when they are of a batch of images; counted from 0."),
@@ -176,7 +169,7 @@ class LMDLayoutToText(io.ComfyNode):
 
     @classmethod
     def execute(cls, layout) -> io.NodeOutput:
-        negative = with_negative(layout.negative, OVERALL_NEGATIVE)
+        negative = overall_negative(layout)
         return io.NodeOutput(
             to_json_text(layout), to_reply(layout), overall_prompt(layout).prompt, layout.background,
             negative,

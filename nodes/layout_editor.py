@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..lmd.convert import user_edits
 from ..lmd.pictures.layout_picture import as_image
-from ..lmd.prompts import OVERALL_NEGATIVE, overall_prompt, with_negative
+from ..lmd.prompts import overall_negative, overall_prompt
 from .host.ui import editor_view
 from .types import LayoutType
 
@@ -88,7 +88,7 @@ class LayoutEditor(io.ComfyNode):
         except ValueError as error:
             raise ValueError(f"LMD Layout Editor: {_unreadable(error)}") from None
         overall = overall_prompt(edited.layout).prompt
-        negative = with_negative(edited.layout.negative, OVERALL_NEGATIVE)
+        negative = overall_negative(edited.layout)
         view = editor_view(cls, layout, edited, image)
         return io.NodeOutput(edited.layout, overall, negative, as_image(edited.layout), ui=view)
 

@@ -9,31 +9,25 @@ from typing import cast
 from comfy_api.latest import io
 
 from ..lmd.layout import Layout
-from ..lmd.limits import CANVAS_MULTIPLE, LEAST_CANVAS, MOST_CANVAS
 from ..lmd.pictures.layout_picture import as_image
 from ..lmd.planner import request
 from ..lmd.planner.box_filter import fill_canvas
 from ..lmd.planner.dialogue import Request
 from ..lmd.planner.quality import tidy
 from ..lmd.planner.reply import parse, parse_strict, to_layout
-from ..lmd.prompts import OVERALL_NEGATIVE, overall_prompt, with_negative
+from ..lmd.prompts import overall_negative, overall_prompt
 from .host.llm import plan as llm_plan
 from .host.llm import servers
 from .host.llm.host_model import GENERATING
+from .host.llm.servers import MODEL, REPLY, SERVER
 from .host.llm.waiting import in_thread
 from .host.ui import show_text, view
-from .types import LayoutType
+from .types import LayoutType, canvas_side
 
 CATEGORY = "LMD"
-OFFLINE, REPLY, SERVER, MODEL = "offline planner", "reply text", "language model server", "host text generation"
+OFFLINE = "offline planner"
 TOLERANT, STRICT = "tolerant", "strict"
-
-
-def _size(name: str) -> io.Int.Input:
-    return io.Int.Input(
-        name, default=512, min=LEAST_CANVAS, max=MOST_CANVAS, step=CANVAS_MULTIPLE,
-        tooltip=f"Canvas {name} in pixels, the size of the final image.",
-    )  # fmt: skip
+_CANVAS = "the size of the final image."
 
 
 def _talk_inputs() -> list:
@@ -181,8 +175,8 @@ class LLMLayoutPlanner(io.ComfyNode):
                     tooltip="What the image should show, in English sentences: things, how many, what they look like, "
                     "where they are, the place, the style, and what must not appear.",
                 ),
-                _size("width"),
-                _size("height"),
+                canvas_side("width", _CANVAS),
+                canvas_side("height", _CANVAS),
                 io.DynamicCombo.Input(
                     "source",
                     options=[
@@ -267,9 +261,7 @@ class LLMLayoutPlanner(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, source=None, **_inputs):
         """A server whose entry has changed is asked again."""
-        if isinstance(source, dict) and source.get("source") == SERVER:
-            return servers.fingerprint(source.get("server") or "")
-        return ""
+        return servers.source_fingerprint(source)
 
     @classmethod
     async def execute(
@@ -279,7 +271,7 @@ class LLMLayoutPlanner(io.ComfyNode):
         planned = await _planned(cls, prompt, width, height, chosen)
         layout = fill_canvas(planned.layout) if scale_boxes else planned.layout
         overall = overall_prompt(layout).prompt
-        negative = with_negative(layout.negative, OVERALL_NEGATIVE)
+        negative = overall_negative(layout)
         picture = as_image(layout)
         boxes = layout.to_bounding_boxes()
         return io.NodeOutput(
@@ -299,8 +291,8 @@ class LMDLayoutInstruction(io.ComfyNode):
             search_aliases=["LMD prompt template", "layout prompt", "LLM instruction", "in-context examples"],
             inputs=[
                 io.String.Input("prompt", multiline=True, default="", tooltip="What the image should show."),
-                _size("width"),
-                _size("height"),
+                canvas_side("width", _CANVAS),
+                canvas_side("height", _CANVAS),
                 io.Int.Input(
                     "examples",
                     default=len(request.EXAMPLES),

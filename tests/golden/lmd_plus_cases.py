@@ -548,7 +548,7 @@ def check_energies(found: list, wanted: list) -> None:
 
 def run_guided_alone(h, case: dict, expected: dict, tensors: dict, options) -> None:
     """Guidance and adapter without object runs, from the background's noise."""
-    from ella_lmd.lmd.prompts import OVERALL_NEGATIVE, with_negative
+    from ella_lmd.lmd.prompts import overall_negative
     from ella_lmd.lmd.sampling.object_runs import initial_noise
 
     (model, gligen, clip), layout, settings = tiny(), layout_of(case), settings_of(case)
@@ -558,7 +558,7 @@ def run_guided_alone(h, case: dict, expected: dict, tensors: dict, options) -> N
     watched, seen = recording(h.guide.patch_guidance(model, target, options.guidance, trace))
     adapter.patch(watched, options.gligen_share)
     slots = h.overall_stage.box_slots(clip, layout)[: h.grounding.MOST_BOXES]
-    negative = clip.encode_from_tokens_scheduled(clip.tokenize(with_negative(layout.negative, OVERALL_NEGATIVE)))
+    negative = clip.encode_from_tokens_scheduled(clip.tokenize(overall_negative(layout)))
     noise = initial_noise(settings, (4, layout.height // 8, layout.width // 8))
     final = h.object_stage.sample_latent(
         watched, noise, settings, h.object_stage.sampler_of(settings), h.object_stage.sigmas_of(model, settings),

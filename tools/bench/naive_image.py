@@ -15,7 +15,7 @@ import comfy.sample
 import comfy.samplers
 import torch
 from ella_lmd.lmd.layout import Layout
-from ella_lmd.lmd.prompts import OBJECT_NEGATIVE, OVERALL_NEGATIVE, Group, object_prompts, overall_prompt, with_negative
+from ella_lmd.lmd.prompts import Group, object_negative, object_prompts, overall_negative, overall_prompt
 from ella_lmd.lmd.sampling import schedule, stages
 from ella_lmd.lmd.sampling.guidance import Guidance, GuidanceOptions, reference_index, step_scale
 from ella_lmd.lmd.sampling.object_runs import (
@@ -79,7 +79,7 @@ def naive_image(
     channels = model.get_model_object("latent_format").latent_channels
     background = initial_noise(settings, (channels, layout.height // VAE_FACTOR, layout.width // VAE_FACTOR))
     items = object_prompts(layout)
-    negative = encode(clip, with_negative(layout.negative, OBJECT_NEGATIVE))
+    negative = encode(clip, object_negative(layout))
     unet = model.model.diffusion_model
     layers = resolve_layers(options.layers, unet)
     runs = []
@@ -122,7 +122,7 @@ def naive_image(
     frozen = schedule.frozen_steps(settings.steps, 0.5)
     stage = stages.OverallStage(Guidance(options.guidance), composition.latents, composition.mask, frozen)
     sampler = _Sampler(stage, layers, objects, options.guidance, work, references, None)
-    negative = encode(clip, with_negative(layout.negative, OVERALL_NEGATIVE))
+    negative = encode(clip, overall_negative(layout))
     return sampler.sample(model.clone(), composition.noise, settings, sigmas, encode(clip, text), negative), work
 
 

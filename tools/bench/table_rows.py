@@ -100,11 +100,11 @@ def one_run(guidance: Callable) -> Callable:
     """One guided run of the layout's prompts, positive and negative: no objects of their own, nothing pasted."""
 
     def row(case: Case):
-        from ella_lmd.lmd.prompts import OVERALL_NEGATIVE, with_negative
+        from ella_lmd.lmd.prompts import overall_negative
         from ella_lmd.nodes.lmd_guidance import LayoutGuidance
 
         patched = LayoutGuidance.execute(case.model, case.clip, case.layout, "", 1.0, 0.0, 1.0, "reference", guidance())
-        return case.ksampler(*patched.args[:2], with_negative(case.layout.negative, OVERALL_NEGATIVE))
+        return case.ksampler(*patched.args[:2], overall_negative(case.layout))
 
     return row
 

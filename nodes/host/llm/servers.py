@@ -48,6 +48,9 @@ class Server:
     output: str = "auto"
 
 
+# Where a node's answer comes from.
+REPLY, SERVER, MODEL = "reply text", "language model server", "host text generation"
+
 # What runs on this machine without a key works without a file.
 LOCAL = (
     Server("Ollama", "http://127.0.0.1:11434/v1"),
@@ -192,6 +195,13 @@ def fingerprint(name: str) -> str:
     except ValueError:
         return ""
     return hmac.new(_DIGEST_KEY, server.encode("utf-8", "replace"), hashlib.sha256).hexdigest()[:32]
+
+
+def source_fingerprint(source: object) -> str:
+    """The fingerprint of the server in a node's `source`; empty for other sources, which the host compares itself."""
+    if isinstance(source, dict) and source.get("source") == SERVER:
+        return fingerprint(source.get("server") or "")
+    return ""
 
 
 def known_source(source: object, kinds: Sequence[str]) -> dict:

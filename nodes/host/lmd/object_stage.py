@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ....lmd.layout import Box, Layout
-from ....lmd.prompts import OBJECT_NEGATIVE, Group, ObjectPrompt, object_prompts, with_negative
+from ....lmd.prompts import Group, ObjectPrompt, object_negative, object_prompts
 from ....lmd.sampling import schedule, stages
 from ....lmd.sampling.object_runs import (
     ObjectRun,
@@ -197,8 +197,7 @@ class ObjectStage:
         self.sampler, self.sigmas = sampler_of(settings), object_sigmas(model, settings, options)
         self.canvas = (layout.width, layout.height)
         self._encode = functools.cache(functools.partial(encode, clip))  # objects of one name share their prompt
-        extra_negative = layout.negative if options.use_negative else ""
-        negative_cond = encode(clip, negative or with_negative(extra_negative, OBJECT_NEGATIVE))
+        negative_cond = encode(clip, negative or object_negative(layout, options.use_negative))
         self.negative = adapter.ground(negative_cond) if adapter else negative_cond
         unet = model.model.diffusion_model
         self.layers = (mask_layer(unet), *resolve_layers(options.layers, unet))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ....lmd.layout import Layout
-from ....lmd.prompts import OVERALL_NEGATIVE, overall_prompt, with_negative
+from ....lmd.prompts import overall_negative, overall_prompt
 from ....lmd.sampling import schedule, stages
 from ....lmd.sampling.energy import GuidedObject, References
 from ....lmd.sampling.object_runs import Composition, ObjectRuns, compose_runs
@@ -53,9 +53,8 @@ def overall_texts(clip: Any, objects: ObjectRuns, prompt: str = "", negative: st
     positive = encode(clip, text)
     canvas = (layout.width, layout.height)
     target = Target(guided_objects(overall.groups, text, tokenize), positive, canvas, options.layers)
-    extra_negative = layout.negative if options.use_negative else ""
     return OverallTexts(
-        text, target, positive, encode(clip, negative or with_negative(extra_negative, OVERALL_NEGATIVE))
+        text, target, positive, encode(clip, negative or overall_negative(layout, options.use_negative))
     )
 
 

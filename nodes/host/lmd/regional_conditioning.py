@@ -9,7 +9,7 @@ from node_helpers import conditioning_set_values
 from ....lmd.convert.masks import to_masks
 from ....lmd.convert.regions import pixel_region
 from ....lmd.layout import Layout
-from ....lmd.prompts import OVERALL_NEGATIVE, object_prompts, overall_prompt, with_negative
+from ....lmd.prompts import object_prompts, overall_negative, overall_prompt
 from ..guidance.token_positions import encode
 
 AREA, MASK, GLIGEN = "area", "mask", "GLIGEN"
@@ -33,7 +33,7 @@ def base_conditioning(clip: Any, layout: Layout, prompt: str = "") -> list:
 
 def negative_conditioning(clip: Any, layout: Layout) -> list:
     """The conditioning of the layout's negative prompt, with LMD's own list."""
-    return encode(clip, with_negative(layout.negative, OVERALL_NEGATIVE))
+    return encode(clip, overall_negative(layout))
 
 
 def with_areas(
