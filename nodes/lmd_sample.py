@@ -45,8 +45,8 @@ class BoxGroundedSampler(io.ComfyNode):
                                tooltip="Noise schedule. ddim_uniform is the published one."),
                 io.Combo.Input("preset", options=list(PRESETS), default="reference",
                                tooltip="Guidance schedule: reference (the published code), paper (5 iterations, one "
-                               "less every five steps), fast (half the guidance at twice the strength; objects stop "
-                               "when they have been used) or lmd+ (the published LMD+: GLIGEN places the objects, "
+                               "less every five steps), fast (half the guidance at twice the strength; each object's "
+                               "run ends once the composition no longer needs it) or lmd+ (the published LMD+: GLIGEN places the objects, "
                                "without guidance of their own). Ignored when options are connected."),
                 io.Int.Input("batch_size", default=1, min=1, max=64, advanced=True,
                              tooltip="Images to make; each has its own noise and is guided on its own."),
@@ -135,9 +135,9 @@ class LMDObjectMasks(io.ComfyNode):
                 io.Float.Input("threshold", default=0.25, min=0.0, max=1.0, step=0.01,
                                tooltip="Attention above this share of its range counts as the object."),
                 io.Float.Input("min_confidence", default=0.85, min=0.0, max=1.0, step=0.01, advanced=True,
-                               tooltip="SAM proposals below this predicted quality are held back."),
+                               tooltip="SAM proposals below this predicted quality are rejected."),
                 io.Float.Input("min_iou", default=0.25, min=0.0, max=1.0, step=0.01, advanced=True,
-                               tooltip="SAM proposals that overlap less with the attention are held back."),
+                               tooltip="SAM proposals that overlap less with the attention are rejected."),
                 SamType.Input("sam_model", optional=True, tooltip="From Load SAM Model, for the SAM sources."),
                 io.Vae.Input("vae", optional=True, tooltip="Decodes the object images for the SAM sources."),
                 io.Mask.Input("masks", optional=True,
