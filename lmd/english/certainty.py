@@ -41,7 +41,7 @@ def is_sure(noun: NounPhrase, role: str, sentence: int, genre: Genre, scene: Sce
         return True
     if noun.name and noun.kind != "person":
         return not genre.long
-    if noun.kind == "" and role == "subject" and noun.bare and all(t.name for t in scene.things):
+    if noun.kind == "" and role in ("subject", "tag") and noun.bare and _names(scene):
         if scene.things and speech(noun.head):
             return False
         return not genre.long and not noun.plural and noun.head.isascii()  # "darth vader drinking coffee"
@@ -66,4 +66,11 @@ def _bare_kind(noun: NounPhrase, role: str, counted: bool) -> bool:
 def _tag_is_sure(noun: NounPhrase, genre: Genre, scene: Scene) -> bool:
     if noun.plural and noun.count is None:
         return not scene.things or not scene.things[0].animate and not genre.styled
+    if noun.kind == "" and not genre.tags and not genre.styled and scene.things and _names(scene):
+        return True
     return (speech(noun.head)[:1] in ("n", "") or noun.head in lexicon.KINDS) and noun.kind != ""
+
+
+def _names(scene: Scene) -> bool:
+    """Are all things so far somebody by name: "goku and ...", "harry potter and ..."?"""
+    return all(t.name or t.animate and not t.det and not t.counted for t in scene.things)

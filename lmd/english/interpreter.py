@@ -102,7 +102,11 @@ class Interpreter(References):
         owner = people[-1] if people else None
         if owner is None:
             return self._belongs_to_thing(noun)
-        dressed = noun.kind in ("worn", "body") or noun.head in lexicon.PARTS or noun.source.endswith("glasses")
+        dressed = (
+            noun.kind in ("worn", "body")
+            or noun.head in lexicon.PARTS - lexicon.LARGE
+            or noun.source.endswith("glasses")
+        )
         if any(not speech(w.lower()) for w in noun.before):
             return False
         carried = (

@@ -36,7 +36,7 @@ AUXILIARIES = word_set(
     is are was were be been being has have had do does did can could will would should may might
     """
 )
-CONJUNCTIONS = word_set("and or nor but while plus as & whereas though although yet")
+CONJUNCTIONS = word_set("and vs versus or nor but while plus as & whereas though although yet")
 RELATIVES = word_set("that which who whose whom where when")
 ADVERBS = word_set(
     """

@@ -21,7 +21,7 @@ _DROPPED = re.compile(
 _ALTERNATIVES = re.compile(r"\{([^{}|]*)(?:\|[^{}]*)?\}")
 _SCHEDULED = re.compile(r"\[([^\[\]:|]*)(?:[:|][^\[\]]*)?\]")
 _WEIGHT = re.compile(r":\s?-?\d*\.?\d+(?=\s*[),\]]|\s*$)")
-_BOORU = re.compile(r"\b(\d{1,2})\+?(girl|boy|man|woman)s?\b", re.I)
+_BOORU = re.compile(r"\b(\d{1,2})\+?(girl|boy|man|woman|cat|dog|horse|dragon)s?\b", re.I)
 _SPACED = re.compile(r"(?<![\w.])(\d(?: \d)+)(?= ?(?:mm|k|d|p|px|c m|fps|x)?\b)")
 _UNITS = re.compile(r"(?<!\w)(\d+(?:\.\d+)?)[ -](mm|k|d|p|px|fps)\b(?! ?&)", re.I)
 _APERTURE = re.compile(r"\bf ?/ ?\d(?: ?\. ?\d)?|\bISO ?\d+", re.I)

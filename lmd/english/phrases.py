@@ -20,7 +20,7 @@ RELATIONS = [
     (r"(?:partly |partially |half )?(?:hidden|obscured|concealed|covered up|blocked) (?:by|behind|from view by)", "behind"),
     (r"hiding behind|(?:peeking|peering) (?:out )?from behind", "behind"),
     (r"(?:towering|looming) (?:over|above)|dwarfing", "towers"),
-    (r"dwarfed (?:by|under|beneath|beside|next to)|(?:tiny|minuscule|insignificant) (?:compared to|against|before)", "dwarfed"),
+    (r"(?:dwarfed|overshadowed) (?:by|under|beneath|beside|next to)|(?:tiny|minuscule|insignificant) (?:compared to|against|before)", "dwarfed"),
     (r"(?:flanked|framed|bordered) by", "flanked"),
     (r"surrounded (?:by|with)|encircled by", "surrounded"),
     (r"(?:stacked |piled |balanced )?on (?:the )?top of|atop(?: of)?|at (?:the )?top of|on the edge of|on the back of", "on"),
@@ -111,7 +111,7 @@ NEGATIONS, OPENERS = _compile(NEGATIONS), re.compile(OPENERS)
 STARTS = word_set(
     """
     immediately directly just to on at from left right by partly partially half hidden obscured concealed covered
-    blocked looming hiding peeking peering towering dwarfing dwarfed tiny minuscule insignificant flanked framed bordered surrounded encircled stacked piled
+    blocked looming hiding peeking peering towering dwarfing dwarfed overshadowed tiny minuscule insignificant flanked framed bordered surrounded encircled stacked piled
     balanced atop high hovering above below beneath underneath under over in ahead behind between sandwiched inside
     within into next beside besides alongside close adjacent near nearby against all around across opposite toward
     towards past onto upon amidst amid among amongst along through throughout down up much far slightly twice a
