@@ -265,7 +265,7 @@ def editor(info: dict) -> Builder:
         seed=1, steps=50,
     )  # fmt: skip
     composer = b.add(
-        "LatentComposer", (960, 420), (320, 260), model=(loader, 0), clip=(loader, 1), objects=(objects, "objects")
+        "LatentComposer", (960, 450), (320, 260), model=(loader, 0), clip=(loader, 1), objects=(objects, "objects")
     )
     decoded = b.add("VAEDecode", (1340, 40), (210, 60), samples=(composer, "latent"), vae=(loader, 2))
     saved = b.add("SaveImage", (1340, 150), (420, 460), "Result", images=(decoded, 0), filename_prefix="edited")
