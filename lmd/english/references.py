@@ -105,7 +105,7 @@ class References:
         self.remember(noun, taken)
 
     def split(self, whole: Thing) -> list[Thing]:
-        """Parts things in two, as the prompt tells its members apart."""
+        """One thing per member in place of a counted thing, also in its relations; returns the members."""
         number = 1 + max((t.group for t in self.scene.things), default=0)
         parts = [
             Thing(
