@@ -331,7 +331,7 @@ def test_a_server_of_the_planners_list_writes_the_caption(monkeypatch):
     threading.Thread(target=listener.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{listener.server_port}/v1"
     server = dataclasses.replace(servers.LOCAL[0], name="scripted", address=address, model="tiny")
-    monkeypatch.setattr(servers, "load", lambda: {"scripted": server})
+    monkeypatch.setattr(servers, "listed", lambda: servers.Listed({"scripted": server}))
     source = {"source": "language model server", "server": "scripted", "seed": 3}
     assert long_caption("a cat", source).args[0] == "a grey cat sits on a red mat."
     listener.shutdown()

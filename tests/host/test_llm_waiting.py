@@ -126,5 +126,5 @@ def test_an_unknown_source_is_refused_in_words(node, source):
 def test_a_server_source_without_its_inputs_is_refused_in_words():
     with pytest.raises(ValueError, match="lacks source.seed, source.examples"):
         asyncio.run(lmd_plan.LLMLayoutPlanner.execute("a cat", 512, 512, {"source": SERVER}))
-    with pytest.raises(ValueError, match="no language model server named 'None'"):
+    with pytest.raises(ValueError, match="no language model server named ''"):
         asyncio.run(ella_caption.ELLALongCaption.execute("a cat", {"source": SERVER}))

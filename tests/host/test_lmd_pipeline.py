@@ -315,7 +315,7 @@ def test_other_samplers_compose_too(demo, sampler):
     assert torch.isfinite(latent).all() and trace.rows
 
 
-@pytest.mark.parametrize(("sampler", "words"), [("lcm", "ddim"), ("dpm_adaptive", "fixed steps")])
+@pytest.mark.parametrize(("sampler", "words"), [("dpm_adaptive", "fixed steps")])
 def test_samplers_that_cannot_be_composed_are_refused(demo, sampler, words):
     from dataclasses import replace
 
@@ -368,7 +368,8 @@ def test_both_stages_use_fused_attention_on_a_cpu_unless_something_else_was_chos
     assert "optimized_attention_override" not in demo[0].model_options["transformer_options"]
     monkeypatch.setattr(host_attention.args, "use_quad_cross_attention", True)
     by_option = latent(demo[0])
-    assert not seen and torch.equal(by_option, by_choice)
+    # A foreign attention has objects run alone, the option together: equal to rounding.
+    assert not seen and torch.allclose(by_option, by_choice, atol=1e-3)
     assert torch.allclose(fused, by_option, atol=1e-3)
 
 

@@ -82,8 +82,15 @@ def _unknown_modules(root: torch.nn.Module) -> Iterator[str]:
     for module in root.modules():
         if not _host_class(type(module)):
             yield f"the network module {_name(type(module))}"
-        elif module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+        elif (
+            module._forward_hooks or module._forward_pre_hooks or ("forward" in vars(module) and not _compiled(module))
+        ):
             yield f"a changed forward of {_name(type(module))}"
+
+
+def _compiled(module: torch.nn.Module) -> bool:
+    """Whether torch.compile made it, of a module that is looked at itself; another clone may have it in place."""
+    return type(module).__module__.startswith("torch._dynamo")
 
 
 def _unknown_object(key: str, value: Any) -> Iterator[str]:
