@@ -132,8 +132,8 @@ def test_bad_input_is_refused_before_anything_runs_and_the_server_goes_on(server
     with pytest.raises(RuntimeError, match="(?i)prompt"):
         server.run(prompt)
     sampler = next(n for n in prompt.values() if n["class_type"] == "BoxGroundedSampler")
-    planner["inputs"]["prompt"], sampler["inputs"]["sampler_name"] = "a red circle", "lcm"
-    with pytest.raises(RuntimeError, match="lcm"):
+    planner["inputs"]["prompt"], sampler["inputs"]["sampler_name"] = "a red circle", "dpm_adaptive"
+    with pytest.raises(RuntimeError, match="dpm_adaptive"):
         server.run(prompt)
     sampler["inputs"]["sampler_name"] = "euler"
     assert server.run(prompt)["status"]["status_str"] == "success"
