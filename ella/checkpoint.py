@@ -17,6 +17,15 @@ _WRAPPERS = ("module.", "model.", "ella.", "model.ella.")
 # The first match tells what a file is; each entry is (regular expression for some key, description).
 _FAMILIES = (
     (r"^connector\.perceiver_blocks\.", "an ELLA connector; it belongs in models/ella"),
+    (r"(^|\.)compression_queries$", "an LLM adapter for SDXL; it belongs in models/llm_adapters, for LLMAdapterLoader"),
+    (
+        r"^(layer_fusion\.channel_gate|attention_blocks\.0\.attn\.q_proj\.)",
+        "a Jina CLIP adapter for SDXL, which this pack does not read yet",
+    ),
+    (
+        r"layers\.0\.pre_self_attn_layernorm\.",
+        "T5Gemma; it belongs in models/text_encoders, for LLMAdapterTextEncoderLoader",
+    ),
     (r"^model\.diffusion_model\.", "a whole Stable Diffusion checkpoint; it belongs in models/checkpoints"),
     (r"(^|\.)lora_(up|down|A|B)\.|\.(lokr_w\d|hada_w\d)", "a LoRA; it belongs in models/loras"),
     (
@@ -33,6 +42,10 @@ _FAMILIES = (
     (r"^vision_model\.", "a CLIP vision model; it belongs in models/clip_vision"),
     (r"text_model\.encoder\.|transformer\.resblocks\.", "a CLIP text encoder; it belongs in models/text_encoders"),
     (r"SelfAttention\.relative_attention_bias", "a T5 model; it belongs in models/ella_encoder"),
+    (
+        r"layers\.0\.pre_feedforward_layernorm\.",
+        "a Gemma language model; it belongs in models/text_encoders, for LLMAdapterTextEncoderLoader",
+    ),
     (r"^(model\.)?layers\.\d+\.self_attn\.", "a language model; it belongs in models/text_encoders"),
     (r"^(first_stage_model\.|decoder\.conv_in|encoder\.conv_in)", "a VAE; it belongs in models/vae"),
     (r"position_net\.|fuser\.", "a GLIGEN model; it belongs in models/gligen"),

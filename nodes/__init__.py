@@ -11,6 +11,7 @@ from . import (
     ella_compat,
     layout_convert,
     layout_editor,
+    llm_adapter,
     lmd_compose,
     lmd_guidance,
     lmd_inspect,
@@ -33,6 +34,7 @@ NODES: list[type[io.ComfyNode]] = [
     *ella.NODES,
     *ella_caption.NODES,
     *ella_compat.NODES,
+    *llm_adapter.NODES,
 ]
 
 

@@ -15,6 +15,8 @@ SamType = io.Custom("LMD_SAM")  # nodes.host.lmd.sam.SamModel
 ConnectorType = io.Custom("ELLA_CONNECTOR")  # nodes.host.ella.connector.EllaConnector
 TextEncoderType = io.Custom("ELLA_TEXT_ENCODER")  # nodes.host.ella.t5.EllaTextEncoder
 EmbedsType = io.Custom("ELLA_PROMPT_EMBEDS")  # nodes.host.ella.compat.PromptEmbeds
+AdapterType = io.Custom("LLM_ADAPTER")  # nodes.host.ella.adapter.HostedAdapter
+TextModelType = io.Custom("LLM_ADAPTER_TEXT_ENCODER")  # nodes.host.ella.text_model.TextModel
 
 
 def canvas_side(name: str, about: str) -> io.Int.Input:

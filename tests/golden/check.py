@@ -63,6 +63,9 @@ def main(folder: Path) -> int:
     ella = HERE / "ella_cases.py"
     if (folder / "reduced_state.safetensors").exists() and ella.exists():
         rows = load("golden_ella_cases", ella).check(folder)
+    elif any((folder / name).exists() for name in ("llm_adapter_cases.safetensors", "text_cases.safetensors")):
+        load("golden_ella_cases", ella).find_host()
+        rows = load("golden_adapter_cases", HERE / "adapter_cases.py").check(folder)
     else:
         rows = check_lmd(folder)
     if not rows:

@@ -1,0 +1,87 @@
+"""An LLM adapter under the host's memory management: a text becomes CONDITIONING for SDXL."""
+
+from __future__ import annotations
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import torch
+
+from ....ella.adapter import AdapterConfig, LLMAdapter
+from ....ella.adapter_checkpoint import adapter_config, adapter_state
+from .. import model_files
+from . import files
+from .text_model import TextModel
+
+REMEDY = (
+    "Put the adapter into models/llm_adapters (download it again if it is there), and choose it in LLMAdapterLoader."
+)
+_STORED = (torch.float16, torch.bfloat16)
+
+
+class HostedAdapter:
+    """An adapter that the host loads, moves and offloads like any other model."""
+
+    def __init__(self, patcher: comfy.model_patcher.ModelPatcher, name: str):
+        self.patcher, self.name = patcher, name
+
+    @property
+    def config(self) -> AdapterConfig:
+        """The sizes that were read from the file."""
+        return self.patcher.model.config
+
+    def __call__(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features (1, L, input_dim) -> tokens (1, tokens, width) and pooled (1, pooled), float32, where the host keeps
+        conditioning. The adapter computes in float32, as its authors' code does."""
+        comfy.model_management.load_models_gpu([self.patcher])
+        with torch.no_grad():
+            tokens, pooled = self.patcher.model(features.to(self.patcher.load_device, torch.float32))
+        place = comfy.model_management.intermediate_device()
+        return tokens.to(place), pooled.to(place)
+
+
+def load_adapter(name: str) -> HostedAdapter:
+    """Load an adapter from `models/llm_adapters`, in any of its namings.
+
+    Raises:
+        FileNotFoundError: no such file; the message lists the searched folders.
+        ValueError: the file holds something else; the message says what it seems to be.
+    """
+    path = files.adapter_path(name)
+    state, metadata = model_files.load(path, REMEDY)
+    try:
+        state = adapter_state(state)
+        config = adapter_config(state, heads=metadata.get("heads"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    model_files.check_numbers(path, state, state, REMEDY)
+    kinds = {v.dtype for v in state.values()}
+    dtype = kinds.pop() if len(kinds) == 1 and kinds <= set(_STORED) else torch.float32
+    offload = comfy.model_management.unet_offload_device()
+    module = LLMAdapter(
+        config, operations=comfy.ops.manual_cast, cast=comfy.ops.cast_to_input, dtype=dtype, device=offload
+    ).eval()
+    patcher = comfy.model_patcher.CoreModelPatcher(
+        module, load_device=comfy.model_management.get_torch_device(), offload_device=offload
+    )
+    # A part of a fused matrix is a view of it: copied, so that no part keeps the whole alive.
+    weights = {k: v.to(dtype=dtype, copy=True, memory_format=torch.contiguous_format) for k, v in state.items()}
+    module.load_state_dict(weights, strict=True, assign=patcher.is_dynamic())
+    comfy.model_management.archive_model_dtypes(module)
+    return HostedAdapter(patcher, name)
+
+
+def encode(adapter: HostedAdapter, encoder: TextModel, text: str, system: str | None = None) -> list:
+    """CONDITIONING with the adapter's tokens and pooled vector for `text`; sizes are left to the host.
+
+    Raises:
+        ValueError: the text encoder is not the one that this adapter reads.
+    """
+    if encoder.width != adapter.config.input_dim:
+        raise ValueError(
+            f"The adapter '{adapter.name}' reads text features of width {adapter.config.input_dim}, but the text encoder "
+            f"'{encoder.name}' gives width {encoder.width}. Choose the one that the adapter was trained with in "
+            "LLMAdapterTextEncoderLoader (width 1152: Gemma-3-1b, width 2304: T5Gemma-2b)."
+        )
+    tokens, pooled = adapter(encoder.features(text, adapter.config.positions, system))
+    return [[tokens, {"pooled_output": pooled}]]

@@ -1,0 +1,214 @@
+"""Gemma 3 and T5Gemma on the host's own classes, as the text encoders of LLM adapters.
+
+Ids go through the host's CLIP object, so memory management, offloading and dtypes are its own. Nothing is padded: the
+models and adapters give the same without padding.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import comfy.ops
+import comfy.sd
+import comfy.utils
+import torch
+from comfy import sd1_clip
+from comfy.text_encoders import llama, sa3
+
+from ....ella.adapter_checkpoint import differences, text_model_config, text_model_state
+from .. import model_files
+from . import files
+from .tokenizers import load_tokenizer
+
+log = logging.getLogger(__name__)
+
+KEY = "llm_adapter_text"
+SYSTEM = (  # as the adapters were trained, with its grammar
+    "You are expert in understanding of user prompts for image generations. Create an image according to the prompt "
+    "from user."
+)
+REMEMBERED_TEXTS = 32
+REMEDY = f"Put {files.TEXT_MODEL} into models/text_encoders, and choose it in LLMAdapterTextEncoderLoader."
+
+
+class Gemma3(llama.BaseLlama, torch.nn.Module):
+    """The host's Gemma 3 of any size, without its output head."""
+
+    def __init__(self, config_dict, dtype, device, operations):
+        super().__init__()
+        config = llama.Gemma3_4B_Config(
+            **{k: v for k, v in config_dict.items() if k in llama.Gemma3_4B_Config.__dataclass_fields__}
+        )
+        config.head_dim = config_dict["head_dim"]
+        config.rope_scale = [config_dict["rope_scale"], 1.0]
+        config.sliding_attention = [config_dict["sliding_window"]] * 5 + [False]
+        self.num_layers, self.dtype = config.num_hidden_layers, dtype
+        self.model = llama.Llama2_(config, device=device, dtype=dtype, ops=operations)
+
+
+class T5Gemma(sa3.T5GemmaModel):
+    """The host's T5Gemma encoder, whose own class knows one size only."""
+
+    def __init__(self, config_dict, dtype, device, operations):
+        torch.nn.Module.__init__(self)
+        config = sa3.T5GemmaEncoderConfig()
+        for name, value in config_dict.items():
+            setattr(config, name, value)
+        config.layer_types = [
+            "sliding_attention" if i % 2 == 0 else "full_attention" for i in range(config.num_hidden_layers)
+        ]
+        self.num_layers, self.dtype = config.num_hidden_layers, dtype
+        self.model = sa3.T5GemmaBody(config, device, dtype, operations)
+
+
+_CLASSES: dict[str, Any] = {"gemma3": Gemma3, "t5gemma": T5Gemma}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The ids of a text and how many of their rows, at the front, are not the adapter's."""
+
+    ids: list[int]
+    skipped: int = 0
+
+
+class TextModel:
+    """A text encoder under the host's memory management; remembers the features of the latest texts."""
+
+    def __init__(self, clip: comfy.sd.CLIP, family: str, width: int, tokenize: Callable[[str], list[int]], name: str):
+        self.clip, self.family, self.width, self.tokenize, self.name = clip, family, width, tokenize, name
+        self._features: OrderedDict[tuple[str, int, str], torch.Tensor] = OrderedDict()
+
+    @property
+    def patcher(self):
+        """For the host, which tracks models by this name."""
+        return self.clip.patcher
+
+    def prompt(self, text: str, system: str | None = None) -> Prompt:
+        """Ids as the adapters' authors make them; Gemma reads the text in its chat template, whose start is counted."""
+        if self.family == "t5gemma":
+            return Prompt(self.tokenize(text + "<eos>"))
+        start = f"<bos><start_of_turn>user\n{SYSTEM if system is None else system}\n\n"
+        ids = self.tokenize(f"{start}{text.strip()}<end_of_turn>\n<start_of_turn>model\n")
+        before = self.tokenize(start)
+        same = (i for i, (a, b) in enumerate(zip(ids, before)) if a != b)
+        return Prompt(ids, next(same, len(before)))
+
+    def features(self, text: str, limit: int, system: str | None = None) -> torch.Tensor:
+        """Features (1, L, width), float32, L at most `limit`; what is cut off is told in the log.
+
+        The result is shared between calls: do not write into it.
+        """
+        prompt = self.prompt(text, system)
+        key = (text, limit, SYSTEM if system is None else system)
+        lost = len(prompt.ids) - prompt.skipped - limit
+        if lost > 0:
+            log.warning(
+                "LLM adapter: the text has %d tokens, the adapter reads %d; its last %d tokens are not used.",
+                lost + limit, limit, lost,
+            )  # fmt: skip
+        if key not in self._features:
+            pairs = [(i, 1.0) for i in prompt.ids[: prompt.skipped + limit]]
+            rows = cast(torch.Tensor, self.clip.encode_from_tokens({KEY: [pairs]}))
+            self._features[key] = rows[:, prompt.skipped :].clone()
+            while len(self._features) > REMEMBERED_TEXTS:
+                self._features.popitem(last=False)
+        self._features.move_to_end(key)
+        return self._features[key]
+
+
+def load_text_model(name: str) -> TextModel:
+    """Load Gemma 3 or T5Gemma from a folder or a single file, with its tokenizer.
+
+    Raises:
+        FileNotFoundError: nothing of that name; the message lists the searched folders.
+        ValueError: the file holds something else, or there is no tokenizer for it.
+    """
+    paths = files.text_model_files(name)
+    whole, metadata = {}, {}
+    for path in paths:
+        part, meta = model_files.load(path, REMEDY)
+        whole.update(part)
+        metadata.update(meta)
+    embedded = whole.pop("spiece_model", None)
+    try:
+        family, state = text_model_state(whole)
+        config = text_model_config(family, state, _given_config(paths[0], metadata))
+        with torch.device("meta"):
+            model = _CLASSES[family](config, torch.float32, "meta", comfy.ops.disable_weight_init)
+        complaints = differences(state, {k: v.shape for k, v in model.state_dict().items()})
+        if complaints:
+            raise ValueError(f"This text encoder is not whole, or stored in a way unknown here: {complaints}. {REMEDY}")
+    except ValueError as error:
+        raise ValueError(f"{paths[0]}: {error}") from None
+    model_files.check_numbers(paths[0], state, state, REMEDY)
+    tokenize = load_tokenizer(os.path.dirname(paths[0]), embedded, family, config["vocab_size"])
+    return build_text_model(family, config, state, tokenize, name)
+
+
+def _given_config(path: str, metadata: dict[str, str]) -> dict[str, Any]:
+    """What a config.json beside a folder's weights, or the metadata of the file, says about the text encoder."""
+    beside = os.path.join(os.path.dirname(path), "config.json")
+    text = metadata.get("config", "{}")
+    if os.path.isfile(beside):
+        with open(beside, encoding="utf-8") as file:
+            text = file.read()
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{beside} is damaged ({error}). Get it again.") from None
+    for part in ("encoder", "text_config"):
+        if isinstance(found, dict) and isinstance(found.get(part), dict):
+            found = found[part]
+    return found if isinstance(found, dict) else {}
+
+
+def build_text_model(
+    family: str, config: dict[str, Any], state: dict[str, torch.Tensor], tokenize: Callable, name: str
+) -> TextModel:
+    """The text encoder with these weights, all of which are there; `name` is for messages."""
+    stored = state[next(k for k in state if k.endswith("embed_tokens.weight"))].dtype
+    state = {k: v.to(stored) for k, v in state.items()}
+
+    class Model(sd1_clip.SDClipModel):
+        def __init__(self, device="cpu", dtype=None, model_options=None):
+            super().__init__(
+                device=device,
+                dtype=dtype,
+                layer="last",
+                textmodel_json_config=dict(config),
+                special_tokens={"start": 2, "pad": 0},
+                layer_norm_hidden_state=False,
+                model_class=_CLASSES[family],
+                enable_attention_masks=True,
+                return_attention_masks=True,
+                model_options=model_options or {},
+            )
+
+    class Encoder(sd1_clip.SD1ClipModel):
+        def __init__(self, device="cpu", dtype=None, model_options=None):
+            super().__init__(
+                device=device, dtype=dtype, model_options=model_options or {}, name=KEY, clip_model=cast(Any, Model)
+            )
+
+    class NoTokenizer:
+        """Ids come from `tokenize`; the host's object wants a class all the same."""
+
+        def __init__(self, **_: Any):
+            pass
+
+    class Target:
+        params: dict = {}
+        clip = Encoder
+        tokenizer = NoTokenizer
+
+    clip = comfy.sd.CLIP(
+        Target, parameters=comfy.utils.calculate_parameters(state), state_dict=[state], model_options={"dtype": stored}
+    )
+    return TextModel(clip, family, config["hidden_size"], tokenize, name)

@@ -1,0 +1,91 @@
+"""Recognising LLM adapters and their text encoders by their tensors."""
+
+import pytest
+import torch
+from ella_lmd.ella.adapter import AdapterConfig, LLMAdapter
+from ella_lmd.ella.adapter_checkpoint import adapter_config, adapter_state, text_model_config, text_model_state
+from ella_lmd.ella.checkpoint import describe
+
+SIZES = {"width": 32, "input_dim": 24, "positions": 16, "tokens": 12, "pooled": 20, "mlp": 64}
+
+
+@pytest.fixture
+def state():
+    module = LLMAdapter(AdapterConfig(**SIZES))
+    return {k: torch.randn(v.shape) for k, v in module.state_dict().items()}
+
+
+def fused(state):
+    out = {k: v for k, v in state.items() if not any(f".{n}_proj." in k for n in "qkv")}
+    for key in (k for k in state if ".q_proj." in k):
+        parts = [state[key.replace(".q_proj.", f".{n}_proj.")] for n in "qkv"]
+        out[key.replace(".q_proj.", ".in_proj_")] = torch.cat(parts)
+    return out
+
+
+def flat(state):
+    return {k.replace("_attention.", "_").replace(".attn.", "."): v for k, v in state.items()}
+
+
+@pytest.mark.parametrize("naming", [dict, fused, flat])
+@pytest.mark.parametrize("prefix", ["", "module.", "adapter."])
+def test_every_naming_is_the_same_network(state, naming, prefix):
+    renamed = {prefix + k: v for k, v in naming(state).items()}
+    assert naming is dict or renamed.keys() != state.keys()
+    found = adapter_state(renamed)
+    assert found.keys() == state.keys() and all(torch.equal(found[k], state[k]) for k in state)
+    assert adapter_config(found) == AdapterConfig(**SIZES)
+    assert "LLM adapter for SDXL" in describe(renamed)
+
+
+def test_the_head_count_is_16_unless_the_file_says_otherwise(state):
+    assert adapter_config(state).heads == 16 and adapter_config(state, "4").heads == 4
+    for odd in ("0", "5", "many"):
+        with pytest.raises(ValueError, match="attention heads"):
+            adapter_config(state, odd)
+
+
+def test_what_is_missing_or_too_much_is_named(state):
+    with pytest.raises(ValueError, match=r"pooling_token is missing"):
+        adapter_config({k: v for k, v in state.items() if k != "pooling_token"})
+    with pytest.raises(ValueError, match=r"more\.weight does not belong there"):
+        adapter_config({**state, "more.weight": torch.zeros(1)})
+    with pytest.raises(ValueError, match=r"pooling_token has shape \(1, 2, 32\) instead of \(1, 1, 32\)"):
+        adapter_config({**state, "pooling_token": torch.zeros(1, 2, 32)})
+    with pytest.raises(ValueError, match="damaged"):
+        adapter_config({**state, "compression_queries": torch.zeros(3)})
+
+
+def test_rows_that_the_mask_leaves_out_change_nothing(state):
+    model = LLMAdapter(AdapterConfig(**SIZES)).eval()
+    model.load_state_dict(state)
+    text = torch.randn(1, 5, 24)
+    padded = torch.cat([text, torch.randn(1, 4, 24)], dim=1)
+    mask = torch.tensor([[1, 1, 1, 1, 1, 0, 0, 0, 0]])
+    for alone, masked in zip(model(text), model(padded, mask)):
+        torch.testing.assert_close(alone, masked, atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="no row"):
+        model(padded, torch.zeros(1, 9))
+    with pytest.raises(ValueError, match=r"\(batch, tokens, 24\)"):
+        model(torch.zeros(1, 5, 8))
+
+
+def test_text_models_are_told_apart():
+    def layer(root, **more):
+        shapes = {"self_attn.q_proj": (32, 24), "self_attn.k_proj": (16, 24), "mlp.gate_proj": (48, 24), **more}
+        return {f"{root}layers.0.{k}.weight": torch.zeros(v) for k, v in shapes.items()} | {
+            root + "embed_tokens.weight": torch.zeros(90, 24)
+        }
+
+    norms = {"pre_feedforward_layernorm": (24,)}
+    gemma = layer("language_model.model.", **norms, **{"self_attn.q_norm": (16,)})
+    family, state = text_model_state({**gemma, "vision_tower.layers.0.self_attn.q_norm.weight": torch.zeros(3)})
+    config = text_model_config(family, state, {})
+    assert family == "gemma3" and all(k.startswith("model.layers.0.") or "embed" in k for k in state)
+    assert (config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"]) == (2, 1, 16)
+    family, state = text_model_state(layer("encoder.", **norms, pre_self_attn_layernorm=(24,)))
+    assert family == "t5gemma" and text_model_config(family, state, {"head_dim": 8})["num_attention_heads"] == 4
+    with pytest.raises(ValueError, match="heads of width 256"):
+        text_model_config(family, state, {})
+    with pytest.raises(ValueError, match="seems to be a language model"):
+        text_model_state(layer("model.", **{"self_attn.q_norm": (16,)}))
