@@ -18,7 +18,7 @@ class State:
     def __init__(self, pieces: list[Piece]) -> None:
         self.pieces, self.at = pieces, 0
         self.clauses: list[Clause] = []
-        self.subjects: tuple[Who, ...] = ()  # what a verb or relation that comes now speaks of
+        self.subjects: tuple[Who, ...] = ()  # what a verb or relation that comes now is about
         self.recent: tuple[Who, ...] = ()  # the things named last
         self.settled = False  # the subjects have had their relation
         self.last_relation = ""

@@ -104,7 +104,7 @@ REPLACEMENTS = {
 
 
 async def register_replacements() -> None:
-    """Tell the host, whose front end then offers the exchange, and have prompts queued as they are converted."""
+    """Register the replacements with the front end, and convert queued prompts."""
     api = ComfyAPI()
     for old, r in REPLACEMENTS.items():
         await api.node_replacement.register(

@@ -18,7 +18,7 @@ RAM_SHARE = 4  # never more than a quarter of the memory that the machine has fr
 
 
 class Same:
-    """A key that equals another one only for the same live object."""
+    """Equal only to a key for the same live object."""
 
     def __init__(self, value: Any):
         try:  # a bound method is a new object at every look-up, so it is known by its owner and function
