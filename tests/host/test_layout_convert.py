@@ -11,6 +11,7 @@ import pytest
 import test_models
 import torch
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
+from ella_lmd.lmd.prompts import OVERALL_NEGATIVE
 from ella_lmd.nodes import layout_convert
 from ella_lmd.nodes.host.lmd import regional_conditioning
 from ella_lmd.tests.host.executor import run
@@ -74,7 +75,7 @@ def test_area_conditioning_is_what_core_nodes_make(demo):
         )
         wanted = core("ConditioningCombine", "combine", wanted, area)
     assert same(positive, wanted)
-    assert same(negative, encode(clip, "birds, " + regional_conditioning.OVERALL_NEGATIVE))
+    assert same(negative, encode(clip, "birds, " + OVERALL_NEGATIVE))
 
 
 def resolved(conditioning, width, height):
