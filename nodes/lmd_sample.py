@@ -9,12 +9,13 @@ from comfy_api.latest import io
 from ..lmd.pictures.attention_record import numbers_by_name
 from ..lmd.pictures.energy_plot import energy_plot
 from ..lmd.sampling.options import PRESETS, SamplingSettings
+from .host.ella.encode import conditioner
 from .host.guidance.grounding import check_count
 from .host.lmd import sam
 from .host.lmd.masks import ATTENTION_IN_BOX, SOURCES, decode, new_masks
 from .host.lmd.object_stage import sample_objects
 from .lmd_options import CATEGORY
-from .types import LayoutType, ObjectsType, OptionsType, SamType
+from .types import ConnectorType, LayoutType, ObjectsType, OptionsType, SamType, TextEncoderType
 
 sam.register_folder()
 
@@ -56,6 +57,12 @@ class BoxGroundedSampler(io.ComfyNode):
                 io.Gligen.Input("gligen", optional=True,
                                 tooltip="From GLIGENLoader, for SD1.x models: the adapter then places the objects by "
                                 "their boxes. The preset lmd+ needs it. Give it to Latent Composer too."),
+                ConnectorType.Input("ella", optional=True,
+                                    tooltip="From Load ELLA Model: each object is then drawn from ELLA's tokens and CLIP's. Connect "
+                                    "text_encoder too, and a model from Timestep-Aware Conditioning. Unconnected: CLIP "
+                                    "alone, also where ELLA conditions the composition."),
+                TextEncoderType.Input("text_encoder", optional=True,
+                                      tooltip="From Load ELLA Text Encoder; goes with ella."),
             ],
             outputs=[
                 ObjectsType.Output(display_name="objects", tooltip="The finished objects, for Latent Composer."),
@@ -67,13 +74,15 @@ class BoxGroundedSampler(io.ComfyNode):
     @classmethod
     def execute(
         cls, model, clip, layout, seed, steps, cfg, sampler_name, scheduler, preset, batch_size=1, negative="",
-        options=None, gligen=None,
+        options=None, gligen=None, ella=None, text_encoder=None,
     ) -> io.NodeOutput:  # fmt: skip
         settings = SamplingSettings(seed, steps, cfg, sampler_name, scheduler, batch_size)
         options = options or PRESETS[preset]
         if gligen is not None:
             check_count(len(layout.objects))
-        objects = sample_objects(model, clip, layout, settings, options, negative, gligen)
+        objects = sample_objects(
+            model, clip, layout, settings, options, negative, gligen, conditioner(ella, text_encoder)
+        )
         numbers = numbers_by_name(objects.layout)
         curves = [(f"{n} {run.item.phrase}", run.energies) for n, run in zip(numbers, objects.runs)]
         plot = energy_plot(curves, options.guidance.loss_threshold, numbers)

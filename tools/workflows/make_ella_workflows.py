@@ -16,6 +16,12 @@ PROMPT = (
     "and yellow stripes around its neck. behind it, a smooth grey rock hides a part of a small round pond on which "
     "four lily pads float."
 )
+SCENE = "A realistic photo of a park with a red cat on the left and a blue dog on the right"
+SCENE_IN_DETAIL = (
+    "a realistic photo of a wide park in the evening. on the left a red cat with a knitted green scarf sits upright and "
+    "looks to the right. on the right a fluffy blue dog lies in the short grass. behind them a row of old trees stands "
+    "in golden light."
+)
 FILES = (
     f"Needs **models/checkpoints/{CHECKPOINT}** (or any SD1.5 checkpoint), **models/ella/{ELLA}**, and the encoder of "
     f"FLAN-T5-XL, a folder or one file, in **models/ella_encoder**."
@@ -122,11 +128,38 @@ def image_to_image(info: dict) -> Builder:
     )
 
 
+def with_layout(info: dict) -> Builder:
+    g = Graph(info)
+    planner = g.b.add("LLMLayoutPlanner", (420, 40), (400, 480), prompt=SCENE, width=512, height=512)
+    text = g.encode(SCENE_IN_DETAIL, 570, "The picture in detail, for ELLA", mode="ELLA only")
+    negative = g.encode("", 950, "Negative prompt (empty)", mode="ELLA only")
+    aware = g.b.add("TimestepAwareConditioning", (880, 40), (320, 150), model=g.model)
+    objects = g.b.add(
+        "BoxGroundedSampler", (880, 250), (320, 380), "Objects by CLIP", model=(aware, 0), clip=g.clip,
+        layout=(planner, "layout"), seed=1, steps=50,
+    )  # fmt: skip
+    composer = g.b.add(
+        "LatentComposer", (880, 700), (320, 260), "Composition by ELLA", model=(aware, 0), clip=g.clip,
+        objects=(objects, "objects"), positive_override=text, negative_override=negative,
+    )  # fmt: skip
+    decoded = g.b.add("VAEDecode", (1260, 40), (210, 60), samples=(composer, "latent"), vae=(g.loader, 2))
+    g.b.add("SaveImage", (1260, 160), (440, 480), images=(decoded, 0), filename_prefix="ELLA_LMD")
+    g.b.add("PreviewImage", (1260, 700), (440, 300), "Guidance energy", images=(composer, "energy"))
+    return g.note(
+        "## ELLA and LMD together: what, and where\n"
+        "The short sentence becomes boxes, each object is drawn alone in its box, and the long description conditions "
+        "the picture through ELLA, at every step, while the layout guides it. Guidance reads CLIP's tokens of the "
+        "layout's prompt, so the description is free to use other words.\n\n"
+        "To draw the objects by ELLA too, connect **ella** and **text_encoder** to **Box Grounded Sampler**."
+    )
+
+
 GRAPHS = {
     "ELLA Text to Image": text_to_image,
     "ELLA with LoRA and Trigger Words": with_lora,
     "ELLA Positive Only with ControlNet": with_controlnet,
     "ELLA Image to Image": image_to_image,
+    "ELLA with LMD": with_layout,
 }
 
 

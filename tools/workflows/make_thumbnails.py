@@ -24,9 +24,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ella_lmd.lmd.convert.regions import to_reply
 from ella_lmd.tools import comfy_server
 from ella_lmd.tools.workflows import photos
-from ella_lmd.tools.workflows.cards import GAP, SIDE, Card, Layout, columns, to_reply
+from ella_lmd.tools.workflows.cards import GAP, SIDE, Card, Layout, columns
 from ella_lmd.tools.workflows.graph import to_api
 from PIL import Image, ImageChops
 
@@ -194,6 +195,7 @@ DRAWN = {
     "ELLA Image to Image": "image + long prompt + ELLA",
     "ELLA with LoRA and Trigger Words": "ELLA + LoRA and its trigger words",
     "ELLA Positive Only with ControlNet": "ELLA + ControlNet",
+    "ELLA with LMD": "layout + long prompt + ELLA",
 }
 EDITOR = "LMD Layout Editor"
 CHANGE = "remove the triangle, add a blue star on the right"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from .connector import EllaConnector, EllaText
@@ -51,3 +53,23 @@ def encode(
     """CONDITIONING with ELLA's tokens for `text`, before those of `clip_conditioning` if there is one."""
     tokens = EllaText(connector, text_encoder.features(text, length)).conditioning_tokens()
     return [[tokens, {}]] if clip_conditioning is None else join(tokens, clip_conditioning)
+
+
+def conditioner(connector: EllaConnector | None, text_encoder: EllaTextEncoder | None) -> Callable | None:
+    """A function `(text, CLIP's conditioning of it)` -> ELLA's tokens before CLIP's; None if neither is given.
+
+    Raises:
+        ValueError: one of the two is missing.
+    """
+    if connector is None and text_encoder is None:
+        return None
+    if connector is None or text_encoder is None:
+        given, absent, loader = (
+            ("text_encoder", "ella", "ELLAModelLoader") if connector is None
+            else ("ella", "text_encoder", "ELLATextEncoderLoader")
+        )  # fmt: skip
+        raise ValueError(
+            f"The input {given} is connected, but {absent} is not: ELLA needs both. Connect {loader} to {absent}, or "
+            f"disconnect {given}, and CLIP alone reads the prompts."
+        )
+    return lambda text, by_clip: encode(connector, text_encoder, text, clip_conditioning=by_clip)

@@ -38,12 +38,14 @@ from ..guidance.parallel_runs import OutOfStep, add_lanes
 from ..guidance.sampler_run import SamplerRun
 from ..guidance.step_hooks import RunHook
 from ..guidance.tiles import refuse_tiles
-from ..guidance.token_positions import encode, guided_objects, tokenizer
+from ..guidance.token_positions import encode, guided_objects, offset_in, tokenizer
 from .independence import hooks_per_image, not_per_image
 from .run_cache import OBJECT_RUNS, Same, model_signature, signature
 
 log = logging.getLogger(__name__)
 KEY = "lmd_stage"
+# (text, CLIP's conditioning of it) -> the conditioning to sample with, which still holds CLIP's tokens.
+Conditioner = Callable[[str, list], list]
 VAE_FACTOR = 8
 MOST_OBJECTS = 8  # at once, when the number is not given: more brings little even where there is room
 
@@ -110,7 +112,8 @@ class ObjectJob:
     item: ObjectPrompt
     box: Box
     noise: Tensor
-    positive: list
+    encoding: list  # CLIP's, where the phrase has its tokens
+    positive: list  # holds that encoding
     key: Hashable
 
     @property
@@ -135,9 +138,11 @@ def _shape(value: Any) -> Hashable:
 
 def sample_objects(
     model: Any, clip: Any, layout: Layout, settings: SamplingSettings, options: LMDOptions, negative: str = "",
-    gligen: Any = None,
+    gligen: Any = None, conditioner: Conditioner | None = None,
 ) -> ObjectRuns:  # fmt: skip
     """Stage 2a: generate each object of the layout alone in its box (docs/lmd.md, 5; with a host GLIGEN, 12).
+
+    A `conditioner` adds to what CLIP reads of each prompt and of the negative one.
 
     Raises ValueError for a GLIGEN that does not fit the model, or is missing where the options need one.
     """
@@ -147,7 +152,7 @@ def sample_objects(
     items = object_prompts(layout if options.use_background else replace(layout, background=""))
     bar = Bar(model, len(items) + 1, settings.steps)
     stage = ObjectStage(
-        model, clip, layout, settings, options, negative, bar, boxes_adapter(model, clip, options, gligen)
+        model, clip, layout, settings, options, negative, bar, boxes_adapter(model, clip, options, gligen), conditioner
     )
     numbers = seed_numbers(items, options.reference_seeds)
     jobs = []
@@ -190,14 +195,15 @@ class ObjectStage:
 
     def __init__(
         self, model: Any, clip: Any, layout: Layout, settings: SamplingSettings, options: LMDOptions, negative: str,
-        bar: Bar, adapter: Adapter | None = None,
+        bar: Bar, adapter: Adapter | None = None, conditioner: Conditioner | None = None,
     ):  # fmt: skip
         self.model, self.clip, self.settings, self.options, self.bar = model, clip, settings, options, bar
-        self.adapter = adapter
+        self.adapter, self.conditioner = adapter, conditioner
         self.sampler, self.sigmas = sampler_of(settings), object_sigmas(model, settings, options)
         self.canvas = (layout.width, layout.height)
         self._encode = functools.cache(functools.partial(encode, clip))  # objects of one name share their prompt
-        negative_cond = encode(clip, negative or object_negative(layout, options.use_negative))
+        negative = negative or object_negative(layout, options.use_negative)
+        negative_cond = self._conditioned(negative, encode(clip, negative))
         self.negative = adapter.ground(negative_cond) if adapter else negative_cond
         unet = model.model.diffusion_model
         self.layers = (mask_layer(unet), *resolve_layers(options.layers, unet))
@@ -212,11 +218,15 @@ class ObjectStage:
 
     def job(self, index: int, item: ObjectPrompt, box: Box, noise: Tensor) -> ObjectJob:
         """All that one object's run needs, and the key that its result is kept under."""
-        positive = self._encode(item.prompt)
+        encoding = self._encode(item.prompt)
+        positive = self._conditioned(item.prompt, encoding)
         if self.adapter is not None:
             positive = self.adapter.ground(positive, [Slot(box, phrase_embedding(self.clip, item.phrase))])
         key = (*self.signature, signature(positive), item.phrase, box, signature(noise))
-        return ObjectJob(index, item, box, noise, positive, key)
+        return ObjectJob(index, item, box, noise, encoding, positive, key)
+
+    def _conditioned(self, text: str, encoding: list) -> list:
+        return encoding if self.conditioner is None else self.conditioner(text, encoding)
 
     def run(self, jobs: Sequence[ObjectJob]) -> dict[int, ObjectRun]:
         """{index: run} of all jobs: from the cache, or sampled, as many at once as fit; fewer when memory runs out."""
@@ -279,7 +289,7 @@ class ObjectStage:
     def _together(self, jobs: Sequence[ObjectJob]) -> list[ObjectRun]:
         targets = [self._target(job) for job in jobs]
         patched = self.model.clone()
-        words = WordAttention(self.layers, [target.objects[0].word for target in targets])
+        words = WordAttention(self.layers, [_column(*pair) for pair in zip(jobs, targets)])
         words.reader.read(patched, f"{KEY}_attention")
         use_fused_on_cpu(patched)
         height, width = jobs[0].noise.shape[-2:]
@@ -311,7 +321,7 @@ class ObjectStage:
     def _target(self, job: ObjectJob) -> Target:
         groups = (Group(job.item.phrase, job.item.word, (job.box,), job.item.span),)
         objects = guided_objects(groups, job.item.prompt, tokenizer(self.clip))
-        return Target(objects, job.positive, self.canvas, self.options.layers)
+        return Target(objects, job.encoding, self.canvas, self.options.layers)
 
     def _finished(self, job: ObjectJob, stage: stages.ObjectStage, trace: EnergyTrace, result: Tensor) -> ObjectRun:
         latents = stage.latents
@@ -319,6 +329,13 @@ class ObjectStage:
         attention = {str(k): _stacked([maps[k] for maps in stage.attention]) for k in self.layers}
         mask = attention_mask(attention[str(self.layers[0])], job.box, *job.noise.shape[-2:], inside_box=True)
         return ObjectRun(job.item, job.box, job.noise, latents, attention, result.clone(), mask, tuple(trace.rows))
+
+
+def _column(job: ObjectJob, target: Target) -> int:
+    """Where the object's word stands in what its run is conditioned by."""
+    offset = offset_in(job.positive[0][0], job.encoding[0][0])
+    assert offset is not None, "a conditioner keeps CLIP's tokens"
+    return target.objects[0].word + offset
 
 
 def _stacked(maps: Sequence[Tensor]) -> Tensor:
