@@ -264,6 +264,40 @@ def test_a_phrase_inside_another_one_is_appended_so_that_it_has_tokens_of_its_ow
     assert tokens.extend("a red hat, a man in a red hat", phrases, words) == "a red hat, a man in a red hat"
 
 
+@pytest.mark.parametrize(
+    ("prompt", "phrases", "extended"),
+    [
+        ("a cat a dog", ["a cat", "a dog"], "a cat a dog"),  # neighbours share no token
+        ("a cat a dog", ["a dog", "a cat"], "a cat a dog"),
+        ("a cat and a cat", ["a cat", "a cat"], "a cat and a cat"),  # each has one of the two places
+        ("a cat", ["a cat", "a cat"], "a cat| a cat"),
+        ("a dog and a cat!", ["a dog", "a cat!", "zebra"], "a dog and a cat! | zebra"),  # "!|" would be one token
+        ("a park", ["a cat!", "a dog"], "a park| a cat! | a dog"),
+        ("a cat in a park.", ["a cat", "zebra"], "a cat in a park.| zebra"),  # no phrase ends at this mark
+        ("plan - b", ["plan - b", "zebra"], "plan - b| zebra"),
+    ],
+)
+def test_what_is_appended_to_a_prompt_leaves_every_phrase_its_tokens(prompt, phrases, extended):
+    assert tokens.extend(prompt, phrases, words) == extended
+
+
+def test_a_word_is_found_in_the_first_place_of_its_phrase_by_its_last_piece():
+    prompt = "a dog, a red hot dog and a red hot dog"
+    assert tokens.locate(prompt, "a red hot dog", "red", words) == ((4, 5, 6, 7), 5)
+    assert tokens.locate(prompt, "a red hot dog", "red hot dog", words) == ((4, 5, 6, 7), 7)
+    with pytest.raises(tokens.PhraseNotFound, match='"cat" is not a word of the phrase "a red hot dog"'):
+        tokens.locate(prompt, "a red hot dog", "cat", words)
+    assert tokens.places(words("a cat"), []) == [] and tokens.find(words("a cat"), []) is None
+
+
+@pytest.mark.parametrize(
+    ("span", "place"),
+    [((2, 5), (1, 2)), ((2, 9), (1, 3)), ((0, 9), (0, 3)), ((1, 2), None), ((2, 4), None), ((6, 8), None)],
+)
+def test_characters_have_a_place_when_they_are_whole_tokens(span, place):
+    assert tokens.place_of("a red cat", span, words) == place
+
+
 @pytest.mark.parametrize("box", [(0, 0, 0, 1), (0, 0, 1, -1), (0, 0, float("nan"), 1)])
 def test_a_box_without_area_is_refused_with_its_numbers(box):
     with pytest.raises(ValueError, match="a box needs"):

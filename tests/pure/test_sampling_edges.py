@@ -207,6 +207,17 @@ def test_a_noise_level_beyond_the_schedule_is_its_end():
 def test_sigmas_are_thinned_with_the_target_kept():
     assert schedule.fast_sigmas([9, 8, 7, 6, 5, 4, 0], 2) == [9, 8, 6, 4, 0]
     assert schedule.fast_sigmas([9, 8, 7, 0], 2) == [9, 8, 7, 0]
+    assert schedule.fast_indices(6, 4) == [0, 1, 2, 3, 5] and schedule.fast_indices(6, 5) == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("steps", "ratio", "frozen"),
+    [(50, 0.5, 25), (50, 0.29, 14), (25, 0.5, 12), (50, 1.7, 50), (50, -1.0, 0), (7, 1, 7)],
+)
+def test_a_ratio_of_the_steps_is_cut_off_to_whole_ones(steps, ratio, frozen):
+    assert schedule.frozen_steps(steps, ratio) == frozen
+    if 0 <= ratio <= 1:
+        assert schedule.grounding_steps(steps, ratio) == frozen
 
 
 def test_a_coarse_mask_is_what_lies_above_the_threshold_of_the_range():
