@@ -99,17 +99,24 @@ def to_api(workflow: dict, object_info: dict) -> dict:
 
 
 FOOTER = 50  # pixels below a node: the front end says there that a model file is missing
+# Pixels of a node whose picture makes it taller than it was saved: front end 1.58.1, Nodes 2.0, after a run.
+GROWN = {"LLMLayoutPlanner": 720}
 _TITLE = 30
 
 
 def leave_room(nodes: list[dict]) -> None:
-    """Move nodes down where one with model files has less than `FOOTER` pixels below it."""
+    """Move nodes down where one above them would grow over their title."""
     for node in sorted(nodes, key=lambda n: n["pos"][1]):
-        if node["properties"].get("models"):
-            lacking = FOOTER - min((gap(node, n) for n in below(node, nodes)), default=FOOTER)
-            if lacking > 0:
-                for n in _column(node, nodes):
-                    n["pos"] = [n["pos"][0], n["pos"][1] + lacking]
+        lacking = max((room(node) - gap(node, n) for n in below(node, nodes)), default=0)
+        if lacking > 0:
+            for n in _column(node, nodes):
+                n["pos"] = [n["pos"][0], n["pos"][1] + lacking]
+
+
+def room(node: dict) -> float:
+    """Pixels that must be free below a node: for the notice of a missing model file, and for its growth."""
+    notice = FOOTER if node["properties"].get("models") else 0
+    return max(notice, GROWN.get(node["type"], 0) - node["size"][1])
 
 
 def gap(node: dict, lower: dict) -> float:
