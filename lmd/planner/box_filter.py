@@ -10,6 +10,8 @@ from ..layout import Box, Layout
 NamedBox = tuple[str, list[float]]
 
 _WHOLE = 0.995  # a box that covers this share of both sides is the background, not an object
+_SMALL_SHIFT = 0.05  # of a side: two readings of a box that differ by less are not worth a note
+_ROUNDING = 1e-9  # shares of the canvas may come to a little more than 1
 _LARGEST = 1.5  # a layout up to this many times the canvas is shrunk, a larger one clipped
 
 
@@ -52,6 +54,29 @@ def filter_boxes_exact(
 def _scaled(box: list[float], s: float, left: float, offset: float) -> list[float]:
     x, y, w, h = (box[0] - left) * s, box[1] * s + offset, box[2] * s, box[3] * s
     return [x, 0, w, h - y] if y < 0 else [x, y, w, h]
+
+
+def with_sizes(boxes: Sequence[NamedBox], width: float, height: float) -> tuple[list[NamedBox], list[str]]:
+    """Boxes whose last two numbers are a size or the far corner, as `[x, y, w, h]`, and notes.
+
+    They are corners where only that keeps all of them on the canvas of `width` x `height`, and otherwise sizes.
+    """
+    named = list(boxes)
+    sizes = [box for _, box in named]
+    corners = [[x, y, right - x, bottom - y] for x, y, right, bottom in sizes]
+    if not named or not _all_inside(corners, width, height):
+        return named, []
+    if not _all_inside(sizes, width, height):
+        note = "the boxes were read as [left, top, right, bottom], because as [left, top, width, height] they leave the canvas"
+        return [(name, box) for (name, _), box in zip(named, corners)], [note]
+    if any(x > _SMALL_SHIFT * width or y > _SMALL_SHIFT * height for x, y, _, _ in sizes):
+        return named, ["the boxes were read as [left, top, width, height]; as [left, top, right, bottom] they fit too"]
+    return named, []
+
+
+def _all_inside(boxes: Sequence[list[float]], width: float, height: float) -> bool:
+    right, bottom = width * (1 + _ROUNDING), height * (1 + _ROUNDING)
+    return all(x >= 0 and y >= 0 and w > 0 and h > 0 and x + w <= right and y + h <= bottom for x, y, w, h in boxes)
 
 
 def filter_boxes(boxes: Sequence[NamedBox], width: float, height: float) -> tuple[list[NamedBox], list[str]]:

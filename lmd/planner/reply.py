@@ -15,7 +15,7 @@ from typing import Any
 from ...chat.answer import CUT, Answer, answer_in, is_refusal, refused, unescaped
 from ..layout import Box, Layout, LayoutObject
 from ..limits import MAX_OBJECTS, MAX_PHRASE, MAX_REPLY, MAX_TEXT, readable, within
-from .box_filter import NamedBox, filter_boxes, filter_boxes_exact
+from .box_filter import NamedBox, filter_boxes, filter_boxes_exact, with_sizes
 from .reply_lists import Broken, Listing, chosen
 
 _MAX_NESTING = 40
@@ -40,7 +40,8 @@ class ReplyError(ValueError):
 class Reply:
     """A parsed reply. `boxes` as written: `(name, [x, y, w, h])`.
 
-    `canvas` is the size that the reply itself names; `fractions` tells that the numbers are shares of the canvas.
+    `canvas` is the size that the reply itself names; `fractions` tells that the numbers are shares of the canvas,
+    `unsure` that the last two may be the far corner instead of a size.
     """
 
     boxes: list[NamedBox]
@@ -49,6 +50,7 @@ class Reply:
     canvas: tuple[int, int] | None = None
     fractions: bool = False
     notes: tuple[str, ...] = field(default=())
+    unsure: bool = False
 
 
 def parse_strict(text: str | None) -> Reply:
@@ -145,6 +147,7 @@ def parse(reply: str | Answer) -> Reply:
                 found.canvas,
                 found.fractions,
                 (*notes, *listing.notes, *found.notes),
+                found.unsure,
             )
     background, negative = _line(_BACKGROUND, text), _line(_NEGATIVE, text)
     label = _OBJECTS.search(text)
@@ -200,8 +203,9 @@ def to_layout(reply: Reply, width: int, height: int, prompt: str = "", exact: bo
         kept, unit = filter_boxes_exact(boxes, scale_boxes=False), (512.0, 512.0)
     else:
         unit = (1.0, 1.0) if reply.fractions else tuple(map(float, reply.canvas or (width, height)))
+        boxes, told = with_sizes(boxes, *unit) if reply.unsure else (boxes, [])
         kept, changes = filter_boxes(boxes, *unit)
-        notes += changes
+        notes += told + changes
         if reply.canvas and reply.canvas != (width, height):
             notes.append(
                 f"the reply is for a {reply.canvas[0]} x {reply.canvas[1]} canvas; "

@@ -113,7 +113,7 @@ def _merged(parts: Sequence[Found], listed: bool) -> Found:
     canvas = next((p.canvas for p in reversed(parts) if p.canvas), None)
     notes = tuple(dict.fromkeys(n for p in parts for n in p.notes))
     shares = all(p.fractions for p in parts)
-    return Found(boxes, background, negative, canvas, shares, notes, listed)
+    return Found(boxes, background, negative, canvas, shares, notes, listed, all(p.unsure for p in parts))
 
 
 def _together(singles: Sequence[Listing]) -> Listing:

@@ -26,6 +26,8 @@ _BOXES = (
     "coords",
     "xywh",
 )
+# Keys that detection models give corners under, chat models a size.
+_CORNERS_OR_SIZE = ("bbox", "bounding_box", "boundingbox", "coordinates", "coords")
 _BACKGROUND = ("background", "background_prompt", "bg", "bg_prompt", "backgroundprompt", "scene")
 _NEGATIVE = ("negative", "negative_prompt", "neg", "neg_prompt", "negativeprompt")
 _FIELDS = (
@@ -48,7 +50,10 @@ _DEEPEST = 3  # answers as text inside of answers
 
 @dataclass
 class Found:
-    """Boxes as written, `fractions` when they are shares of the canvas; `listed`: they stood in a list, not one alone."""
+    """Boxes as written, `fractions` when they are shares of the canvas; `listed`: they stood in a list, not one alone.
+
+    `unsure`: their key does not tell whether the last two numbers are a size or the far corner.
+    """
 
     boxes: list[NamedBox]
     background: str = ""
@@ -57,6 +62,7 @@ class Found:
     fractions: bool = False
     notes: tuple[str, ...] = field(default=())
     listed: bool = True
+    unsure: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ class _Thing:
     box: list[float]
     on_grid: bool = False
     note: str = ""
+    unsure: bool = False
 
 
 _OPENING = re.compile(
@@ -198,7 +205,8 @@ def _found(things: list[_Thing], listed: bool = True) -> Found:
             f'"{name}" has its box on another scale than the others and was left out' for name in spare
         )
         things = [t for t in things if not t.on_grid]
-        return Found([(t.name, t.box) for t in things], notes=tuple(notes), listed=listed)
+        boxes, unsure = [(t.name, t.box) for t in things], all(t.unsure for t in things)
+        return Found(boxes, notes=tuple(notes), listed=listed, unsure=unsure)
     boxes = [(t.name, [v / _GRID for v in t.box]) for t in things]
     return Found(boxes, fractions=True, notes=tuple(notes), listed=listed)
 
@@ -233,8 +241,11 @@ def _named_mapping(item: dict) -> _Thing | None:
     name = _key(item, _NAMES)
     if isinstance(name, str) and name.strip():
         name = name.strip()
-        box = _box(_key(item, _BOXES)) or _box(item)
-        if box is not None:
+        value = _key(item, _BOXES)
+        if (box := _box(value)) is not None:
+            unsure = not isinstance(value, dict) and value is _key(item, _CORNERS_OR_SIZE)
+            return _Thing(name, box, unsure=unsure)
+        if (box := _box(item)) is not None:
             return _Thing(name, box)
         if (box := _box(_key(item, ("box_2d",)))) is not None:
             y0, x0, y1, x1 = box

@@ -254,6 +254,48 @@ def test_boxes_on_a_grid_of_a_thousand_say_so():
     assert layout.objects[0].box.corners == (0.5, 0.25, 1.0, 0.75) and "scale of 0 to 1000" in layout.notes[0]
 
 
+def _keyed(key, boxes, canvas=(512, 512)):
+    named = [{"label": n, key: b} for n, b in zip(("a cat", "a dog"), boxes)]
+    layout = P.to_layout(P.parse(json.dumps(named)), *canvas)
+    pixels = [[round(v * s, 3) for v, s in zip(o.box.corners, canvas * 2)] for o in layout.objects]
+    return pixels, [n for n in layout.notes if "were read as" in n]
+
+
+@pytest.mark.parametrize("key", ["bbox", "bounding_box", "BBox", "coordinates"])
+@pytest.mark.parametrize("scale", [1, 1 / 512])
+def test_corners_are_told_from_sizes_by_what_fits_the_canvas(key, scale):
+    corners = [[20, 200, 220, 400], [290, 190, 500, 420]]
+    boxes, notes = _keyed(key, [[v * scale for v in box] for box in corners])
+    assert boxes == corners and len(notes) == 1 and "[left, top, right, bottom]," in notes[0]
+    sizes = [[x * scale, y * scale, (right - x) * scale, (bottom - y) * scale] for x, y, right, bottom in corners]
+    assert _keyed(key, sizes) == (corners, [])
+
+
+def test_boxes_that_fit_as_corners_and_as_sizes_stay_sizes_with_a_note_where_it_matters():
+    boxes, notes = _keyed("bbox", [[100, 100, 200, 300]])
+    assert boxes == [[100, 100, 300, 400]] and len(notes) == 1 and "fit too" in notes[0]
+    assert _keyed("bbox", [[0, 0, 200, 300]]) == ([[0, 0, 200, 300]], [])
+    assert _keyed("bbox", [[10, 10, 400, 300]]) == ([[10, 10, 410, 310]], [])
+
+
+def test_boxes_that_fit_neither_way_or_say_that_they_are_sizes_are_not_taken_for_corners():
+    outside = [[20, 200, 220, 400], [290, 190, 600, 420]]
+    assert _keyed("bbox", outside)[1] == []
+    corners = [[20, 200, 220, 400], [290, 190, 500, 420]]
+    for key in ("box", "xywh"):
+        assert _keyed(key, corners) == _keyed("box", corners) and _keyed(key, corners)[1] == []
+    mapping = [dict(zip(("x", "y", "width", "height"), box)) for box in corners]
+    assert _keyed("bbox", mapping) == _keyed("box", corners)
+
+
+def test_boxes_one_by_one_are_told_together():
+    text = "\n".join(
+        json.dumps({"label": n, "bbox": b}) for n, b in (("a cat", [20, 20, 120, 130]), ("a dog", [290, 190, 500, 420]))
+    )
+    layout = P.to_layout(P.parse(text), 512, 512)
+    assert [round(o.box.corners[2] * 512) for o in layout.objects] == [120, 500]
+
+
 @pytest.mark.parametrize(
     "text",
     ['{"box": [1, 2, 30, 40]}', '[{"bbox": [1, 2, 30, 40]}]', '{"nom": "a cat", "boite": [1, 2, 30, 40]}',
