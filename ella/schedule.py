@@ -15,7 +15,8 @@ class RecomputeOptions:
     """How far the tokens follow the timestep.
 
     strength: 0 keeps the tokens of the fixed timestep, 1 takes those of the current one; between them, a blend.
-    start_percent, end_percent: fractions of the diffusion process (0 = pure noise) between which they follow.
+    start_percent, end_percent: fractions of the diffusion process (0 = pure noise) between which they follow;
+        none is recomputed where both are equal.
     schedule: `constant`, or strength rising (`fade in`) or falling (`fade out`) linearly over that range.
     """
 
@@ -33,6 +34,11 @@ class RecomputeOptions:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
                 raise ValueError(f"RecomputeOptions: {name} must be a number from 0 to 1, got {value!r}")
+        if self.start_percent > self.end_percent:
+            raise ValueError(
+                f"RecomputeOptions: start_percent must not be above end_percent, got {self.start_percent:g} and "
+                f"{self.end_percent:g}"
+            )
 
     @property
     def neutral(self) -> bool:

@@ -6,6 +6,7 @@ Shapes: B images, H heads, S = height * width cells (row-major), P token columns
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ class AttentionMap:
 class GuidedObject:
     """One phrase of the prompt: all its boxes, the columns of its tokens, and the column of its word token.
 
-    `numbers` are those of the boxes in the layout's picture, from 1.
+    `numbers` are those of the boxes in the layout's picture, from 1. Raises ValueError without a column.
     """
 
     phrase: str
@@ -41,6 +42,13 @@ class GuidedObject:
     positions: tuple[int, ...]
     word: int
     numbers: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        checks.wholes(self, "positions", 0, math.inf)
+        checks.whole(self, "word", 0)
+        checks.wholes(self, "numbers", 1, math.inf)
+        if not self.positions:
+            raise ValueError(f'GuidedObject: positions must hold a column of "{self.phrase[:80]}", got none')
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Layout guidance on the real U-Net: gradients, every sampler, neutrality, conditionings, model families."""
 
+import math
 from dataclasses import replace
 
 import comfy.samplers
@@ -13,7 +14,7 @@ from ella_lmd.lmd.sampling.tokens import PhraseNotFound
 from ella_lmd.nodes.host.guidance import guide as guide_module
 from ella_lmd.nodes.host.guidance import step_hooks
 from ella_lmd.nodes.host.guidance.attention import Layer, guided_layers, mask_layer
-from ella_lmd.nodes.host.guidance.guide import EnergyTrace, guidance_target, patch_guidance
+from ella_lmd.nodes.host.guidance.guide import EnergyTrace, Target, guidance_target, patch_guidance
 
 import nodes
 
@@ -105,6 +106,17 @@ def test_every_sampler_of_the_host_is_guided(demo, sampler):
     assert not torch.allclose(masked[..., 5:, :], plain[..., 5:, :], atol=1e-3)
     if sampler != "dpm_adaptive":  # its step control looks at the whole latent, so every cell changes a little
         assert torch.allclose(masked[..., :5, :], plain[..., :5, :], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"start_percent": math.nan}, {"end_percent": math.nan}, {"start_percent": -0.1}, {"end_percent": 1.01},
+     {"start_percent": "0"}, {"end_percent": None}, {"start_percent": 0.7, "end_percent": 0.2}, {"canvas": (0, 512)},
+     {"canvas": [512, 512]}, {"layers": None}],
+)  # fmt: skip
+def test_a_target_out_of_range_is_refused_by_name(wrong):
+    with pytest.raises(ValueError, match=f"Target: {next(iter(wrong))} must"):
+        Target(**{"objects": (), "conditioning": [], "canvas": (512, 512)} | wrong)
 
 
 def test_heun_is_guided_once_a_step_and_not_at_its_inner_call(guided):

@@ -8,7 +8,7 @@ import pytest
 from ella_lmd.ella.checkpoint import T5Config
 from ella_lmd.ella.connector import ConnectorConfig
 from ella_lmd.ella.schedule import RecomputeOptions
-from ella_lmd.lmd.sampling.energy import EnergyOptions
+from ella_lmd.lmd.sampling.energy import EnergyOptions, GuidedObject
 from ella_lmd.lmd.sampling.guidance import GuidanceOptions
 from ella_lmd.lmd.sampling.masks import MaskOptions
 from ella_lmd.lmd.sampling.options import PRESETS, LMDOptions, SamplingSettings
@@ -56,6 +56,11 @@ def test_every_field_refuses_what_it_does_not_know_and_names_itself(valid):
             r"max_iter must be a tuple of whole numbers from 0 to 100, got \(-4,\)",
         ),
         (lambda: GuidanceOptions(max_index_step=51), "max_index_step must be a whole number from 0 to 50, got 51"),
+        (
+            lambda: RecomputeOptions(start_percent=0.7, end_percent=0.2),
+            "start_percent must not be above end_percent, got 0.7 and 0.2",
+        ),
+        (lambda: GuidedObject("a cat", (), (), 3), 'positions must hold a column of "a cat", got none'),
         (lambda: SamplingSettings(1, 0, 7.5, "ddim", "normal"), "steps must be a whole number of at least 1, got 0"),
     ],
 )
@@ -70,6 +75,14 @@ def test_all_presets_and_the_ends_of_the_ranges_are_allowed():
     GuidanceOptions(0, 0, 0, ())
     GuidanceOptions(100, 0.2, 50, (0, 100))
     SamplingSettings(2**64 - 1, 1, 0, "", "", 1)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"positions": [1]}, {"positions": (-1,)}, {"word": -1}, {"word": 1.5}, {"numbers": (0,)}]
+)
+def test_a_guided_object_refuses_columns_that_are_none(wrong):
+    with pytest.raises(ValueError, match=f"GuidedObject: {next(iter(wrong))} must be"):
+        GuidedObject(**{"phrase": "a cat", "boxes": (), "positions": (1,), "word": 1} | wrong)
 
 
 @pytest.mark.parametrize(

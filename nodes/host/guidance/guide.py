@@ -11,7 +11,9 @@ import comfy.patcher_extension
 import torch
 from torch import Tensor
 
+from ....lmd import checks
 from ....lmd.layout import Box, Layout
+from ....lmd.limits import MOST_CANVAS
 from ....lmd.prompts import overall_prompt
 from ....lmd.sampling.energy import AttentionMap, Energies, GuidedObject, References, energies
 from ....lmd.sampling.guidance import Guidance, GuidanceOptions, reference_index
@@ -36,7 +38,8 @@ class Target:
 
     That has one entry, or several with a time range each (the host's scheduled CLIP hooks), each of features [1, L, C].
     `layers` is "auto" or a list such as "middle.0, output.3". Guidance is active from `start_percent` to `end_percent`
-    of the sampling range, as in the host's own nodes. `canvas` is the layout's (width, height) in pixels.
+    of the sampling range, each 0..1, as in the host's own nodes; nothing is guided where they are equal. `canvas` is the
+    layout's (width, height) in pixels. Raises ValueError for what is out of range.
     """
 
     objects: tuple[GuidedObject, ...]
@@ -45,6 +48,17 @@ class Target:
     layers: str = "auto"
     start_percent: float = 0.0
     end_percent: float = 1.0
+
+    def __post_init__(self) -> None:
+        checks.kind(self, str, "layers")
+        checks.wholes(self, "canvas", 1, MOST_CANVAS)
+        checks.number(self, "start_percent", 0, 1)
+        checks.number(self, "end_percent", 0, 1)
+        if self.start_percent > self.end_percent:
+            raise ValueError(
+                f"Target: start_percent must not be above end_percent, got {self.start_percent:g} and "
+                f"{self.end_percent:g}"
+            )
 
 
 @dataclass
