@@ -12,6 +12,7 @@ from . import (
     layout_convert,
     layout_editor,
     llm_adapter,
+    llm_adapter_compat,
     lmd_compose,
     lmd_guidance,
     lmd_inspect,
@@ -35,6 +36,7 @@ NODES: list[type[io.ComfyNode]] = [
     *ella_caption.NODES,
     *ella_compat.NODES,
     *llm_adapter.NODES,
+    *llm_adapter_compat.NODES,
 ]
 
 

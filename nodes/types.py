@@ -16,6 +16,7 @@ ConnectorType = io.Custom("ELLA_CONNECTOR")  # nodes.host.ella.connector.EllaCon
 TextEncoderType = io.Custom("ELLA_TEXT_ENCODER")  # nodes.host.ella.t5.EllaTextEncoder
 EmbedsType = io.Custom("ELLA_PROMPT_EMBEDS")  # nodes.host.ella.compat.PromptEmbeds
 AdapterType = io.Custom("LLM_ADAPTER")  # nodes.host.ella.adapter.HostedAdapter
+AdapterTextType = io.Custom("LLM_HIDDEN_STATES")  # nodes.host.ella.adapter_compat.AdapterText
 TextModelType = io.Custom("LLM_ADAPTER_TEXT_ENCODER")  # nodes.host.ella.text_model.TextModel
 
 

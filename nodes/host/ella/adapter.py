@@ -71,17 +71,27 @@ def load_adapter(name: str) -> HostedAdapter:
     return HostedAdapter(patcher, name)
 
 
-def encode(adapter: HostedAdapter, encoder: TextModel, text: str, system: str | None = None) -> list:
+def encode(
+    adapter: HostedAdapter, encoder: TextModel, text: str, system: str | None = None, limit: int | None = None
+) -> list:
     """CONDITIONING with the adapter's tokens and pooled vector for `text`; sizes are left to the host.
 
+    At most `limit` tokens of the text are used, and never more than the adapter reads.
+
     Raises:
-        ValueError: the text encoder is not the one that this adapter reads.
+        ValueError: the text encoder is not the one that this adapter reads, or the adapter is another pack's.
     """
+    if not isinstance(adapter, HostedAdapter):
+        raise ValueError(
+            f"The adapter is not one of this pack's, but a {type(adapter).__name__}: another pack has a node with the ID "
+            "LLMAdapterLoader too, and it was loaded in the place of ours. Switch off one of the two packs."
+        )
     if encoder.width != adapter.config.input_dim:
         raise ValueError(
             f"The adapter '{adapter.name}' reads text features of width {adapter.config.input_dim}, but the text encoder "
             f"'{encoder.name}' gives width {encoder.width}. Choose the one that the adapter was trained with in "
             "LLMAdapterTextEncoderLoader (width 1152: Gemma-3-1b, width 2304: T5Gemma-2b)."
         )
-    tokens, pooled = adapter(encoder.features(text, adapter.config.positions, system))
+    positions = adapter.config.positions
+    tokens, pooled = adapter(encoder.features(text, min(limit or positions, positions), system))
     return [[tokens, {"pooled_output": pooled}]]

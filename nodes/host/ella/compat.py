@@ -1,4 +1,4 @@
-"""The embeds that the official ComfyUI-ELLA pack passes from node to node, and which of our nodes replace its own."""
+"""The embeds that the official ComfyUI-ELLA pack passes from node to node, and which of our nodes replace others'."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from comfy_api.latest import ComfyAPI, io
 
 import nodes as host_nodes
 
+from ..replacements import Replacement, same
+from . import adapter_compat
 from .connector import EllaConnector, EllaText
 from .encode import encode_clip, join
 from .recompute import with_own_hook
@@ -66,40 +68,27 @@ def encode_text(connector: EllaConnector, encoder: EllaTextEncoder, text: str, c
     return with_own_hook(joined), read_by_clip
 
 
-@dataclass(frozen=True)
-class Replacement:
-    """Which node of ours stands in for one of theirs; inputs are (theirs, ours), outputs keep their order."""
-
-    new: str
-    widgets: tuple[str, ...]
-    inputs: tuple[tuple[str, str], ...]
-    outputs: int = 1
-
-
-def _same(*names: str) -> tuple[tuple[str, str], ...]:
-    return tuple((n, n) for n in names)
-
-
 REPLACEMENTS = {
     "ELLALoader": Replacement("ELLAModelLoader", ("name",), (("name", "ella_name"),)),
     "T5TextEncoderLoader #ELLA": Replacement(
-        "ELLACompatTextEncoderLoader", ("name", "max_length", "dtype"), _same("name", "max_length", "dtype")
+        "ELLACompatTextEncoderLoader", ("name", "max_length", "dtype"), same("name", "max_length", "dtype")
     ),
-    "T5TextEncode #ELLA": Replacement("ELLACompatTextEncode", ("text",), _same("text", "text_encoder", "embeds")),
+    "T5TextEncode #ELLA": Replacement("ELLACompatTextEncode", ("text",), same("text", "text_encoder", "embeds")),
     "SetEllaTimesteps": Replacement(
         "ELLACompatSetTimesteps",
         ("scheduler", "steps", "denoise"),
-        _same("model", "ella", "scheduler", "steps", "denoise", "sigmas"),
+        same("model", "ella", "scheduler", "steps", "denoise", "sigmas"),
     ),
-    "EllaEncode": Replacement("ELLACompatEncode", (), _same("ella", "embeds")),
+    "EllaEncode": Replacement("ELLACompatEncode", (), same("ella", "embeds")),
     "EllaTextEncode": Replacement(
-        "ELLACompatEncodeText", ("text", "text_clip"), _same("ella", "text_encoder", "text", "clip", "text_clip"), 2
+        "ELLACompatEncodeText", ("text", "text_clip"), same("ella", "text_encoder", "text", "clip", "text_clip"), 2
     ),
-    "EllaApply": Replacement("ELLACompatApply", (), _same("model", "ella", "positive", "negative", "sigmas"), 3),
-    "EllaCombineEmbeds": Replacement("ELLACompatCombineEmbeds", (), _same("embeds", "embeds_add")),
-    "CombineClipEllaEmbeds": Replacement("ELLACompatCombineClip", (), _same("cond", "embeds")),
-    "ConcatConditionEllaEmbeds": Replacement("ELLACompatCombineClip", (), _same("cond", "embeds")),
-    "ConditionToEllaEmbeds": Replacement("ELLACompatFromConditioning", (), _same("cond")),
+    "EllaApply": Replacement("ELLACompatApply", (), same("model", "ella", "positive", "negative", "sigmas"), 3),
+    "EllaCombineEmbeds": Replacement("ELLACompatCombineEmbeds", (), same("embeds", "embeds_add")),
+    "CombineClipEllaEmbeds": Replacement("ELLACompatCombineClip", (), same("cond", "embeds")),
+    "ConcatConditionEllaEmbeds": Replacement("ELLACompatCombineClip", (), same("cond", "embeds")),
+    "ConditionToEllaEmbeds": Replacement("ELLACompatFromConditioning", (), same("cond")),
+    **adapter_compat.REPLACEMENTS,
 }
 
 
@@ -123,7 +112,7 @@ async def register_replacements() -> None:
 
 
 def convert_prompt(data: dict) -> dict:
-    """Exchange the official pack's nodes in a queued prompt, where that pack is absent.
+    """Exchange the other packs' nodes in a queued prompt, where those packs are absent.
 
     The host's own exchange stops at an optional input that a prompt leaves out; this one takes what is there.
     """
