@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from .attention import Layer, transformer_of
 from .foreign_patches import Way
 from .grad_weights import Aliases
+from .masked_lora import recomputable
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +145,7 @@ def recomputed(unet: torch.nn.Module, layers: Sequence[Layer]) -> Iterator[None]
 def _checkpointed(forward: Callable, *args: Any, **kwargs: Any) -> Any:
     # The host counts its blocks in one dict that it hands down; the second time must see what the first one saw.
     kept, named = [_kept(a) for a in args], {k: _kept(v) for k, v in kwargs.items()}
-    return checkpoint(forward, *kept, use_reentrant=False, preserve_rng_state=False, **named)
+    return checkpoint(recomputable(forward), *kept, use_reentrant=False, preserve_rng_state=False, **named)
 
 
 def _kept(value: Any) -> Any:
