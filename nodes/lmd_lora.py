@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import folder_paths
 from comfy_api.latest import io
 
 from ..lmd.sampling.regions import numbers_of, region_of
-from .host.guidance.masked_lora import MaskedLora, load_deltas, patched, words_of
+from .host.guidance.masked_lora import MaskedLora, load_deltas, lora_files, patched, words_of
 from .lmd_options import CATEGORY
 from .types import LayoutType
 
@@ -26,7 +25,7 @@ class LayoutLoRA(io.ComfyNode):
                 LayoutType.Input("layout", tooltip="Phrases and boxes. Where boxes overlap, the later one is in front."),
                 io.String.Input("object", default="1",
                                 tooltip="Whose LoRA it is: a phrase of the layout, or the object's number, from 1."),
-                io.Combo.Input("lora_name", options=folder_paths.get_filename_list("loras"),
+                io.Combo.Input("lora_name", options=lora_files(),
                                tooltip="A LoRA, LoHa or LoKr for this model. DoRA and full differences can't be masked."),
                 io.Float.Input("strength", default=1.0, min=-20.0, max=20.0, step=0.01,
                                tooltip="How strongly it acts. 0 leaves the model as it is."),
@@ -43,7 +42,7 @@ class LayoutLoRA(io.ComfyNode):
     @classmethod
     def execute(cls, model, layout, object, lora_name, strength, prompt, clip=None) -> io.NodeOutput:
         numbers = numbers_of(layout, object)
-        deltas = load_deltas(model, folder_paths.get_full_path_or_raise("loras", lora_name), strength)
+        deltas = load_deltas(model, lora_name, strength)
         if strength == 0:
             return io.NodeOutput(model)
         words = words_of(clip, layout, prompt, numbers, lora_name)

@@ -22,6 +22,7 @@ import comfy.lora
 import comfy.lora_convert
 import comfy.model_patcher
 import comfy.patcher_extension
+import folder_paths
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
@@ -32,7 +33,7 @@ from ....lmd.layout import Layout
 from ....lmd.prompts import overall_prompt
 from ....lmd.sampling.regions import Region
 from ....lmd.sampling.tokens import PhraseNotFound
-from .. import model_files
+from .. import choices, model_files
 from .attention import COND
 from .token_positions import encode, guided_objects, tokenizer
 
@@ -290,8 +291,13 @@ def kind_of(path: str) -> str | None:
     return TIME if ".emb_layers." in path else CELLS
 
 
-def load_deltas(model: Any, path: str, strength: float) -> dict[str, Delta]:
-    """The deltas in a LoRA's file by the path of their layer in the U-Net of this MODEL.
+def lora_files() -> list[str]:
+    """The files in models/loras, as the host lists them."""
+    return folder_paths.get_filename_list("loras")
+
+
+def load_deltas(model: Any, name: str, strength: float) -> dict[str, Delta]:
+    """The deltas in one of `lora_files` by the path of their layer in the U-Net of this MODEL.
 
     Raises ValueError for a model that is no U-Net, a file that can't be used, and a format that can't be masked.
     """
@@ -300,6 +306,7 @@ def load_deltas(model: Any, path: str, strength: float) -> dict[str, Delta]:
         raise ValueError(
             f"LayoutLoRA needs a U-Net (SD1.x, SD2.x, SDXL), got {type(unet).__name__}: load one of these checkpoints"
         )
+    path = folder_paths.get_full_path_or_raise("loras", choices.one_of(name, lora_files(), "lora_name", "LayoutLoRA"))
     state, _ = model_files.load(path, REMEDY)
     model_files.check_numbers(path, state, [k for k, v in state.items() if v.is_floating_point()], REMEDY)
     if any(k.endswith(".dora_scale") for k in state):
