@@ -1,11 +1,15 @@
 """Replies of language models: the reference's grammar exactly, and the tolerant one that users get."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
+from ella_lmd.chat.answer import Answer
+from ella_lmd.lmd.layout import Box, Layout, LayoutObject
+from ella_lmd.lmd.limits import MAX_REPLY
 from ella_lmd.lmd.planner import reply as P
-from ella_lmd.lmd.planner.box_filter import filter_boxes, filter_boxes_exact
+from ella_lmd.lmd.planner.box_filter import fill_canvas, filter_boxes, filter_boxes_exact
 from ella_lmd.lmd.planner.literals import LiteralError, read_literal
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -345,3 +349,137 @@ def test_limits_on_a_reply_are_told():
         _layout_of([(long, [1, 2, 30, 40])])
     with pytest.raises(P.ReplyError, match="background prompt has 20001 characters"):
         P.to_layout(P.Reply(KITE, "x" * 20_001), 512, 512)
+
+
+@pytest.mark.parametrize(
+    ("box", "kept"),
+    [
+        ([100, 100, 100, 100], [0, 212, 300, 300]),  # at most three times as large, then up to the canvas's bottom
+        ([100, 10, 100, 10], [0, 30, 300, 30]),
+        ([100, 0.2, 100, 10], [0, 1, 300, 30]),
+        ([0, 512, 10, 10], [0, 482, 30, 30]),
+        ([-1e20, 0, 1, 1], None),
+        ([0, -1e20, 1, 1], None),
+    ],
+)
+def test_the_exact_filter_enlarges_and_moves_unless_told_otherwise(box, kept):
+    assert filter_boxes_exact([("a", box)]) == ([("a", kept)] if kept else [])
+    assert filter_boxes_exact(None) == []
+
+
+@pytest.mark.parametrize("box", [[0, 0, 100, 100], [412, 412, 100, 100], [7, 7, 1, 1]])
+def test_the_exact_filter_leaves_boxes_on_the_canvas_where_they_are(box):
+    assert filter_boxes_exact([("a", box)], scale_boxes=False) == [("a", box)]
+
+
+@pytest.mark.parametrize(
+    ("box", "said"),
+    [
+        ([0, 0, 5, 0], "no area"),
+        ([0, 0, 995, 995], "whole canvas"),
+        ([1000, 0, 50, 50], "outside"),
+        ([0, 1000, 50, 50], "outside"),
+        ([-50, 10, 50, 50], "outside"),
+        ([10, -50, 50, 50], "outside"),
+        ([0, 0, 100, 1000], ""),
+        ([0, 0, 1000, 100], ""),
+    ],
+)
+def test_the_users_filter_at_its_limits(box, said):
+    kept, notes = filter_boxes([("a", box)], 1000, 1000)
+    assert bool(kept) == (not said) and said in "".join(notes)
+
+
+def test_a_layout_of_one_and_a_half_canvases_is_the_largest_that_is_shrunk():
+    kept, _ = filter_boxes([("a", [10, -64, 128, 128]), ("b", [10, 500, 64, 76])], 512, 512)
+    assert [b for _, b in kept] == [pytest.approx([8, 0, 102.4, 102.4]), pytest.approx([8, 451.2, 51.2, 60.8])]
+    kept, notes = filter_boxes([("a", [0, 0, 768, 96])], 512, 512)
+    assert kept == [("a", pytest.approx([0, 0, 512, 64]))] and "shrunk to 67%" in notes[0]
+    wide = [("a", [-300, 10, 350, 40]), ("b", [500, 20, 524, 64]), ("c", [30, -700, 40, 750]), ("d", [20, 500, 64, 99])]
+    kept, notes = filter_boxes(wide, 512, 512)
+    assert [b for _, b in kept] == [[0, 10, 50, 40], [500, 20, 12, 64], [30, 0, 40, 50], [20, 500, 64, 12]]
+    assert "clipped" in notes[0] and "clipped" in filter_boxes([("a", [0, 0, 1024, 96])], 512, 512)[1][0]
+
+
+def test_a_layout_is_enlarged_to_the_nearer_side_and_at_most_three_times():
+    def enlarged(*boxes):
+        layout = Layout(512, 512, tuple(LayoutObject("a cat", Box(*b)) for b in boxes))
+        return [(o.box.x, o.box.y, o.box.w, o.box.h) for o in fill_canvas(layout).objects]
+
+    assert enlarged((0.4, 0.2, 0.1, 0.1)) == [pytest.approx((0, 0.6, 0.3, 0.3))]
+    first, second = enlarged((0.1, 0.1, 0.2, 0.1), (0.6, 0.1, 0.2, 0.1))
+    assert first == pytest.approx((0, 1 / 7, 2 / 7, 1 / 7)) and second == pytest.approx((5 / 7, 1 / 7, 2 / 7, 1 / 7))
+
+
+def test_a_box_of_less_than_a_rounding_error_is_not_enlarged():
+    at = next(x for x in (0.67 + i / 1000 for i in range(300)) if x * 768 == math.nextafter(x, 1) * 768)
+    side = math.nextafter(at, 1) - at
+    for box in (Box(at, at, side, 0.1), Box(at, at, 0.1, side)):
+        layout = Layout(768, 768, (LayoutObject("a cat", box),))
+        assert fill_canvas(layout) == layout
+
+
+def test_the_strict_parser_reads_forty_levels_and_says_where_it_stops():
+    body = "\nBackground prompt: A"
+    assert P.parse_strict("[" * 40 + "]" * 40 + body).boxes
+    with pytest.raises(P.ReplyError, match="nested too deeply"):
+        P.parse_strict("[" * 41 + "]" * 41 + body)
+    for text in ("Objects: [('a', $)]" + body, "[\n('a', $)]" + body):
+        with pytest.raises(P.ReplyError) as caught:
+            P.parse_strict(text)
+        assert caught.value.position == text.index("$")
+    with pytest.raises(P.ReplyError) as caught:
+        P.parse_strict("[]")
+    assert caught.value.position == 0
+    assert "(line 2, column 1, near ' ab')" in str(P.ReplyError("m", "\nab", 1))
+    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567"
+    assert f"near {letters[5:55]!r})" in str(P.ReplyError("m", letters, 30))
+    assert f"near {letters[:35]!r})" in str(P.ReplyError("m", letters, 10))
+
+
+def test_a_reply_may_be_as_long_as_the_limit_and_an_answer_no_longer():
+    text = "Objects: []\nBackground prompt: A"
+    assert P.parse_strict(text.ljust(MAX_REPLY)).background == "A"
+    with pytest.raises(P.ReplyError, match="characters, more than"):
+        P.parse(Answer("x" * (MAX_REPLY + 1)))
+    with pytest.raises(P.ReplyError, match="got 'hello there'"):
+        P.parse("hello there")
+
+
+@pytest.mark.parametrize(
+    ("text", "background"),
+    [
+        ("Background prompt: A street\nObjects: none", "A street"),
+        ("Background prompt: A street\nThere are no objects.", "A street There are no objects."),
+        (f"Background prompt: A park\nObjects: {TWO}", "A park"),
+        (f"Background prompt: a draft\nObjects: {TWO}\nBackground prompt: A park", "A park"),
+        (f"It is empty.\nObjects: []{_EXTRA}", "A park"),
+        (f"{_SINGLES[0]} is left, {_SINGLES[1]} right.\nBackground: draft\nand ('a cow', [9, 9, 30, 40]).{_EXTRA}", "A park"),
+    ],
+)  # fmt: skip
+def test_the_background_stands_behind_the_list_or_before_it(text, background):
+    assert P.parse(text).background == background
+
+
+def test_an_empty_list_in_a_sentence_is_no_answer():
+    with pytest.raises(P.ReplyError, match="no list of boxes"):
+        P.parse("A list such as [] holds nothing.")
+
+
+def test_notes_name_boxes_beside_the_list_but_none_of_a_draft_that_broke_off():
+    assert 'beside the list were left out, such as "a bird"' in str(P.parse(f"('a bird', [1, 2, 3, 4]). {TWO}").notes)
+    assert P.parse(_SINGLES[0]).notes == ()
+    draft = P.parse(f"Draft: [('a bird', [1, 2, 30, 40]), ('a cow', [1, 2, 30) hm. Final:\n{TWO}")
+    assert "can't be read" in str(draft.notes) and "beside" not in str(draft.notes)
+
+
+def test_the_exact_filter_has_the_references_canvas_whatever_the_nodes_is():
+    boxes = [("a", [128, 128, 128, 128]), ("thin", [10, 10, 0.3, 50]), ("flat", [10, 10, 50, 0.3])]
+    layout = P.to_layout(P.Reply(boxes, "A"), 1024, 768, exact=True)
+    assert [o.box.corners for o in layout.objects] == [(0.25, 0.25, 0.5, 0.5)]
+
+
+def test_a_box_without_area_beside_one_for_the_background_is_still_an_error():
+    with pytest.raises(P.ReplyError, match=r"none of the 2 boxes.*no area"):
+        _layout_of([("a sky", [0, 0, 512, 512]), ("a", [1, 1, 0, 9])])
+    assert _layout_of([("a sky", [0, 0, 512, 512])]).objects == ()
