@@ -12,6 +12,8 @@ IMAGE_SIZE = 128
 
 WEIGHTS = Path(__file__).parent / "weights" / "demo.safetensors"
 
+GLIGEN_WEIGHTS = WEIGHTS.with_name("gligen.safetensors")
+
 CONTEXT = 128
 """Width of the text features."""
 

@@ -154,7 +154,7 @@ def initialise(module: torch.nn.Module) -> None:
     for layer in module.modules():
         for kind in (torch.nn.Conv2d, torch.nn.Linear, torch.nn.GroupNorm, torch.nn.LayerNorm):
             if isinstance(layer, kind):
-                layer.reset_parameters()
+                kind.reset_parameters(layer)  # the host's own layers do nothing when asked
         if isinstance(layer, torch.nn.Embedding):
             torch.nn.init.normal_(layer.weight, std=0.02 if layer.weight.shape[0] == 77 else 0.5)
     last = {

@@ -2,6 +2,7 @@
 
 import logging
 
+import comfy.sd
 import folder_paths
 import numpy
 import pytest
@@ -10,8 +11,8 @@ from ella_lmd.demo import latents, model
 from ella_lmd.evaluation import demo_detector, demo_world
 from ella_lmd.nodes.demo import LMDDemoModel
 from ella_lmd.nodes.host import demo_model
-from ella_lmd.nodes.host.guidance import attention
-from ella_lmd.tools.demo_model import data
+from ella_lmd.nodes.host.guidance import attention, grounding
+from ella_lmd.tools.demo_model import data, train_gligen
 from safetensors.torch import save_file
 
 import nodes
@@ -167,3 +168,45 @@ def test_other_sizes_work(demo):
     arguments = (demo[0], 1, 4, 5.0, "euler", "normal", encode(demo[1], PROMPT), encode(demo[1], ""))
     drawn = nodes.KSampler().sample(*arguments, latent)[0]
     assert nodes.VAEDecode().decode(demo[2], drawn)[0].shape == (1, 96, 192, 3)
+
+
+@pytest.mark.parametrize("make", [demo_model.empty_unet, demo_model.empty_vae, train_gligen.empty_gligen])
+def test_training_starts_from_set_weights_only(make):
+    """The host's layers leave their memory as it was; what is left over of it must not reach a training."""
+    module = make()
+    for p in module.parameters():
+        if p.ndim:
+            torch.nn.init.constant_(p, torch.nan)
+    demo_model.initialise(module)
+    own = ("null_positive_feature", "null_position_feature")
+    assert not [n for n, p in module.named_parameters() if not torch.isfinite(p).all() and not n.endswith(own)]
+
+
+def test_an_adapter_of_the_training_is_read_by_the_host(demo, tmp_path):
+    """Every weight comes back through the stock loader, and the adapter fits the demo model; 3.3 MB at most."""
+    network, path = train_gligen.empty_gligen(), tmp_path / "adapter.safetensors"
+    save_file(train_gligen.file_state(network.state_dict()), path)
+    assert path.stat().st_size <= 3.3e6
+    with torch.inference_mode():
+        loaded = comfy.sd.load_gligen(str(path))
+        own = grounding.adapter_for(demo[0], loaded, model.CONTEXT)
+    wanted = network.state_dict()
+    assert wanted.keys() == own.network.state_dict().keys()
+    for key, value in own.network.state_dict().items():
+        assert torch.equal(value.float(), wanted[key].half().float()), key
+
+
+def test_a_shut_adapter_leaves_the_denoiser_as_it_is():
+    """Its gates start at zero, so training starts from the frozen model's own picture, bit for bit."""
+    network, unet = train_gligen.empty_gligen(), train_gligen.frozen_unet()
+    x, context, times = torch.randn(2, 4, 16, 16), torch.randn(2, 77, model.CONTEXT), torch.tensor([999.0, 10.0])
+    slots = torch.rand(2, 30, 4), torch.ones(2, 30), torch.randn(2, 30, model.CONTEXT)
+    with torch.no_grad():
+        assert torch.equal(
+            unet(x, times, context=context), train_gligen.Grounded(network, unet)(x, times, context, *slots)
+        )
+        for name, p in network.named_parameters():
+            if "alpha_" in name:
+                p.fill_(1.0)
+        open_gates = train_gligen.Grounded(network, unet)(x, times, context, *slots)
+    assert not torch.equal(unet(x, times, context=context), open_gates)

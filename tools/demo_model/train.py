@@ -1,8 +1,10 @@
-"""Trains the demo model on pictures of `evaluation/demo_world.py`, on the CPU; both stages resume where they stopped.
+"""Trains the demo model on pictures of `evaluation/demo_world.py`, on the CPU; all stages resume where they stopped.
 
     python run.py python tools/demo_model/train.py denoiser     text encoder and denoiser; hours
     python run.py python tools/demo_model/train.py vae          autoencoder; half an hour; the two may run side by side
     python run.py python tools/demo_model/train.py export       the averaged weights, in half precision, into demo/weights
+    python run.py python tools/demo_model/train.py gligen       the GLIGEN adapter of the shipped denoiser; a quarter hour
+    python run.py python tools/demo_model/train.py export-gligen     its averaged weights, into demo/weights
 
 Checkpoints, losses (denoiser.csv) and sample grids are written every few minutes.
 """
@@ -39,9 +41,20 @@ def export(home: Path) -> None:
     save_file(state, model.WEIGHTS, {"denoiser_steps": str(denoiser["step"])})
 
 
+def export_gligen(home: Path) -> None:
+    """Write the averaged weights of the GLIGEN adapter in half precision to demo/weights."""
+    import torch
+    from ella_lmd.demo import model
+    from ella_lmd.tools.demo_model import train_gligen
+    from safetensors.torch import save_file
+
+    saved = torch.load(home / "gligen.pt")
+    save_file(train_gligen.file_state(saved["average"]), model.GLIGEN_WEIGHTS, {"gligen_steps": str(saved["step"])})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=("denoiser", "vae", "transformer", "export"))
+    parser.add_argument("stage", choices=("denoiser", "vae", "transformer", "gligen", "export", "export-gligen"))
     parser.add_argument("--steps", type=int, help="train up to this many steps in all")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -55,12 +68,18 @@ def main() -> None:
     prepare_host("--use-pytorch-cross-attention", threads=options.threads)
     if options.stage == "export":
         return export(options.home)
+    if options.stage == "export-gligen":
+        return export_gligen(options.home)
     from ella_lmd.tools.demo_model import train_denoiser, train_vae
 
     if options.stage == "transformer":
         from ella_lmd.tools.demo_model import train_transformer
 
         return train_transformer.train(options.home, options.steps or train_transformer.STEPS, options.seed)
+    if options.stage == "gligen":
+        from ella_lmd.tools.demo_model import train_gligen
+
+        return train_gligen.train(options.home, options.steps or train_gligen.STEPS, options.seed)
     if options.stage == "vae":
         return train_vae.train(options.home, options.steps or train_vae.STEPS, options.seed)
     steps = options.steps or train_denoiser.STEPS
