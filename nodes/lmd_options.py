@@ -88,7 +88,7 @@ class LMDOptionsNode(io.ComfyNode):
                 io.Boolean.Input("catch_up", default=g.catch_up, optional=True, advanced=True,
                                  tooltip="For runs of fewer than 50 steps: each step also does the iterations of the "
                                  "fiftieths of the schedule that it passes over, so guidance costs as much as with 50. "
-                                 "Measured with 4 and 5 steps, it made no picture better."),
+                                 "The preset few steps has it on; it helps runs of 6 to 8 steps."),
             ],
             outputs=[OptionsType.Output(display_name="options", tooltip="For Box Grounded Sampler or Layout Guidance.")],
         )  # fmt: skip

@@ -47,7 +47,8 @@ class BoxGroundedSampler(io.ComfyNode):
                 io.Combo.Input("preset", options=list(PRESETS), default="reference",
                                tooltip="Guidance schedule: reference (the published code), paper (5 iterations, one "
                                "less every five steps), fast (half the guidance at twice the strength; each object's "
-                               "run ends once the composition no longer needs it) or lmd+ (the published LMD+: "
+                               "run ends once the composition no longer needs it), few steps (for runs of 6 to 8 "
+                               "steps: more guidance per step, and slower) or lmd+ (the published LMD+: "
                                "GLIGEN places the objects, without guidance of their own). Ignored when options are connected."),
                 io.Int.Input("batch_size", default=1, min=1, max=64, advanced=True,
                              tooltip="Images to make; each has its own noise and is guided on its own."),

@@ -83,6 +83,7 @@ PRESETS = {
     "fast": LMDOptions(
         guidance=GuidanceOptions(loss_scale=10.0, max_index_step=25, max_iter=(2,) * 5 + (1,) * 20), stop_early=True
     ),
+    "few steps": LMDOptions(guidance=GuidanceOptions(catch_up=True)),
     "lmd+": LMDOptions(
         blending_ratio=0.1,
         centre=False,
@@ -93,7 +94,8 @@ PRESETS = {
 }
 """`reference`: the published code. `paper`: the schedule of the paper's text. `fast`: this project's own, half as many
 iterations of twice the strength, and objects that stop where they are no longer frozen; what it costs in obedience is
-measured on the demo model only (demo/README.md, The table). `lmd+`: the published LMD+, whose objects are placed by
+measured on the demo model only (demo/README.md, The table). `few steps`: for runs of 6 to 8 steps, with the iterations
+of the reference steps that such a run passes over (docs/lmd.md, Few steps). `lmd+`: the published LMD+, whose objects are placed by
 GLIGEN's adapter where they belong, without guidance of their own (docs/lmd.md, 12)."""
 
 

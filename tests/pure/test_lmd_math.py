@@ -1,5 +1,7 @@
 """LMD's mathematics where the reference vectors have no case: batches, stop rules, schedules, placing."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
@@ -124,6 +126,10 @@ def test_the_presets():
     fast = PRESETS["fast"]
     assert [fast.guidance.iterations(i) for i in range(50)] == [2] * 5 + [1] * 20 + [0] * 25
     assert fast.stop_early and fast.exact_steps(50) == 25 and fast.guidance.energy == EnergyOptions()
+    few = PRESETS["few steps"]
+    assert (
+        few.guidance.catch_up and replace(few, guidance=replace(few.guidance, catch_up=False)) == PRESETS["reference"]
+    )
     assert parse_iterations("4x5, 3x5, 2x10, 1x10") == PRESETS["reference"].guidance.max_iter
     assert parse_iterations("") == () and parse_iterations("3") == (3,)
 

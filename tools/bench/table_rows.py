@@ -68,12 +68,6 @@ def options(preset: str = "reference", guided: bool = True, **changes: Any):
     return found if guided else replace(found, guidance=replace(found.guidance, loss_scale=0.0))
 
 
-def catching_up():
-    """LMD's options with the iterations of the reference steps that a run of few steps passes over."""
-    found = options()
-    return replace(found, guidance=replace(found.guidance, catch_up=True))
-
-
 def without_transfer(options: Any):
     energy = replace(options.guidance.energy, reference_weight=0.0)
     return replace(options, guidance=replace(options.guidance, energy=energy))
@@ -130,7 +124,7 @@ IN_PLACE = partial(options, centre=False, align=False)  # objects drawn where th
 ROWS: dict[str, Callable] = {
     PLAIN: plain,
     "energy only": one_run(options),
-    "energy only, catch up": one_run(catching_up),
+    "energy only, catch up": one_run(partial(options, "few steps")),
     "backward guidance": one_run(backward_guidance),
     "composition only": lmd(partial(options, guided=False)),
     "no transfer": lmd(transfer=False),
@@ -142,6 +136,7 @@ ROWS: dict[str, Callable] = {
     "in place, no transfer": lmd(IN_PLACE, transfer=False),
     "stop early": lmd(partial(options, stop_early=True)),
     "fast": lmd(partial(options, "fast")),
+    "few steps": lmd(partial(options, "few steps")),
     "full": lmd(),
 }
 
