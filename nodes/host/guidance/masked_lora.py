@@ -16,7 +16,7 @@ import logging
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import comfy.lora
 import comfy.lora_convert
@@ -277,7 +277,7 @@ def _sites(unet: nn.Module, loras: Sequence[MaskedLora]) -> list[_Site]:
             site = sites.setdefault(modules[path], _Site(modules[path], kind_of(path) or CELLS, [], block))
             site.deltas.append((lora, delta))
     for block in {s.block for s in sites.values() if s.block is not None}:
-        told: Any = block.norm if isinstance(block, SpatialTransformer) else block.in_layers[-1]
+        told: Any = block.norm if isinstance(block, SpatialTransformer) else cast("nn.Sequential", block.in_layers)[-1]
         sites.setdefault(told, _Site(told, CELLS, [], block)).tells = True
     return list(sites.values())
 
