@@ -6,7 +6,7 @@ import torch
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
 from ella_lmd.lmd.prompts import overall_prompt
 from ella_lmd.lmd.sampling.tokens import PhraseNotFound
-from ella_lmd.nodes.host.guidance.token_positions import guided_objects, tokenizer
+from ella_lmd.nodes.host.guidance.token_positions import guided_objects, offset_in, shifted, token_content, tokenizer
 from safetensors.torch import save_file
 
 
@@ -107,3 +107,45 @@ def test_a_textual_inversion_that_the_host_leaves_out_moves_nothing(clip):
     assert with_it == guided(clip, ["a cat"], background="a park")
     with pytest.raises(PhraseNotFound, match="not installed or belongs to another model"):
         guided(clip, ["embedding:wide", "a cat"])
+
+
+def test_a_longer_phrase_chooses_before_one_that_it_contains(clip, caplog):
+    found = guided(clip, ["a hat", "a hat box"], "a hat box and a hat")
+    assert [(w, positions[0]) for w, positions, _ in found] == [("a hat", 5), ("a hat box", 1)]
+    assert "shares its words" not in caplog.text
+
+
+def cats(clip, count, prompt):
+    """The guided objects of a layout of `count` cats in a user's prompt."""
+    boxes = tuple(LayoutObject("a cat", Box(i / count, 0.3, 0.2, 0.5)) for i in range(count))
+    groups = overall_prompt(Layout(128, 128, boxes, "a photo of a park")).groups
+    return guided_objects(groups, prompt, tokenizer(clip))
+
+
+def test_a_group_with_one_mention_keeps_its_phrase_and_its_boxes(clip):
+    (found,) = cats(clip, 2, "two cats in a park with two cats")
+    assert found.phrase == "two cats" and found.positions == (1, 2) and len(found.boxes) == 2
+
+
+def test_boxes_beyond_the_last_mention_share_it(clip):
+    first, second = cats(clip, 3, "a cat beside a cat")
+    assert (first.positions, second.positions) == ((1, 2), (4, 5))
+    moved = shifted((first,), 64)[0]
+    assert moved.positions == (65, 66) and moved.word == first.word + 64 == 66
+    assert [b.x for b in first.boxes] == [0] and [round(b.x, 2) for b in second.boxes] == [0.33, 0.67]
+
+
+def test_tokens_are_compared_by_content_whatever_they_are():
+    assert token_content([1, 2]) == token_content([1, 2]) != token_content([1, 3])
+    assert {token_content([1, 2]), token_content({"a": torch.ones(2)}), token_content(7)}
+
+
+def test_an_encoding_is_found_at_its_own_place_or_not_at_all():
+    own, other = torch.randn(1, 3, 8, generator=torch.Generator().manual_seed(0)), torch.zeros(2, 4, 8)
+    twice = own.expand(2, -1, -1)
+    assert offset_in(own, own) == 0
+    assert offset_in(torch.cat([other, twice], 1), own) == 4
+    assert offset_in(torch.cat([other, twice, other], 1), own) == 4
+    assert offset_in(other, own) is None and offset_in(own[:, :2], own) is None
+    assert offset_in(torch.cat([twice[:1], other[1:, :3]]), own) is None  # not in every row
+    assert offset_in(own[..., :1].expand(-1, -1, 4), own[..., :1].expand(-1, -1, 8)) is None  # another width
