@@ -9,6 +9,7 @@ from ella_lmd.chat.answer import Answer
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
 from ella_lmd.lmd.limits import MAX_REPLY
 from ella_lmd.lmd.planner import reply as P
+from ella_lmd.lmd.planner import reply_lists
 from ella_lmd.lmd.planner.box_filter import fill_canvas, filter_boxes, filter_boxes_exact
 from ella_lmd.lmd.planner.literals import LiteralError, read_literal
 from hypothesis import given, settings
@@ -483,3 +484,25 @@ def test_a_box_without_area_beside_one_for_the_background_is_still_an_error():
     with pytest.raises(P.ReplyError, match=r"none of the 2 boxes.*no area"):
         _layout_of([("a sky", [0, 0, 512, 512]), ("a", [1, 1, 0, 9])])
     assert _layout_of([("a sky", [0, 0, 512, 512])]).objects == ()
+
+
+@pytest.mark.parametrize(("text", "start"), [
+    ("[]\nBackground prompt: a park", 0),
+    ("Here is the layout.\n[]", 20),
+    ("words " * 30 + "\nObjects: []", 190),
+    ("words " * 30 + "Objects: []", 189),
+    ("words " * 30 + "[]", None),
+    ("x [] y", None),
+])  # fmt: skip
+def test_an_empty_list_counts_alone_on_its_line_or_behind_its_label(text, start):
+    found = reply_lists.chosen(text)
+    assert (found and found.start) == start
+    if found:
+        assert found.stop == start + 2 and found.found.boxes == []
+
+
+def test_lists_of_one_box_each_are_one_list_from_the_first_to_the_last():
+    text = "Objects: ('a cat', [1, 2, 30, 40])\n2. ('a dog', [50, 2, 30, 40])\nBackground prompt: a park"
+    found = reply_lists.chosen(text)
+    assert (text[found.start : found.start + 6], text[: found.stop].splitlines()[-1][-5:]) == ("('a ca", " 40])")
+    assert [name for name, _ in found.found.boxes] == ["a cat", "a dog"]
