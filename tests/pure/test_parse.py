@@ -488,7 +488,8 @@ def test_a_box_without_area_beside_one_for_the_background_is_still_an_error():
 
 @pytest.mark.parametrize(("text", "start"), [
     ("[]\nBackground prompt: a park", 0),
-    ("Here is the layout.\n[]", 20),
+    ("Here is the layout.\n[]\n" + "words " * 40, 20),
+    ("\n[]", 1),
     ("words " * 30 + "\nObjects: []", 190),
     ("words " * 30 + "Objects: []", 189),
     ("words " * 30 + "[]", None),
@@ -502,7 +503,16 @@ def test_an_empty_list_counts_alone_on_its_line_or_behind_its_label(text, start)
 
 
 def test_lists_of_one_box_each_are_one_list_from_the_first_to_the_last():
-    text = "Objects: ('a cat', [1, 2, 30, 40])\n2. ('a dog', [50, 2, 30, 40])\nBackground prompt: a park"
+    text = (
+        "Objects: ('a cat', [1, 2, 30, 40])\n2. ('a dog', [50, 2, 30, 40])\n3. ('a cow', [90, 2, 30, 41])\nThat is all"
+    )
     found = reply_lists.chosen(text)
-    assert (text[found.start : found.start + 6], text[: found.stop].splitlines()[-1][-5:]) == ("('a ca", " 40])")
-    assert [name for name, _ in found.found.boxes] == ["a cat", "a dog"]
+    assert text[found.start :].startswith("('a cat'") and text[: found.stop].endswith(" 41])")
+    assert [name for name, _ in found.found.boxes] == ["a cat", "a dog", "a cow"] and found.notes == ()
+
+
+def test_boxes_with_talk_between_them_are_taken_together_and_it_says_so():
+    text = "I put ('a cat', [1, 2, 30, 40]) there, and then ('a dog', [50, 2, 30, 41]) beside it"
+    found = reply_lists.chosen(text)
+    assert text[found.start :].startswith("('a cat'") and text[: found.stop].endswith(" 41])")
+    assert found.notes == ("the reply has no list; the 2 boxes in its sentences were taken together",)
