@@ -9,7 +9,7 @@ from ella_lmd.chat.answer import Answer
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
 from ella_lmd.lmd.limits import MAX_REPLY
 from ella_lmd.lmd.planner import reply as P
-from ella_lmd.lmd.planner import reply_lists
+from ella_lmd.lmd.planner import reply_lists, reply_shapes
 from ella_lmd.lmd.planner.box_filter import fill_canvas, filter_boxes, filter_boxes_exact
 from ella_lmd.lmd.planner.literals import LiteralError, read_literal
 from hypothesis import given, settings
@@ -516,3 +516,10 @@ def test_boxes_with_talk_between_them_are_taken_together_and_it_says_so():
     found = reply_lists.chosen(text)
     assert text[found.start :].startswith("('a cat'") and text[: found.stop].endswith(" 41])")
     assert found.notes == ("the reply has no list; the 2 boxes in its sentences were taken together",)
+
+
+@pytest.mark.parametrize("remark", ["['cat' and 3 more", "('a cat'", "[cat 3, 4"])
+def test_a_remark_in_brackets_behind_the_list_hides_nothing(remark):
+    assert reply_shapes.looks_like_boxes(remark) and not reply_shapes.looks_like_boxes(remark, surely=True)
+    found = reply_lists.chosen(f"Objects: [('a cat', [1, 2, 30, 40])]\n{remark}")
+    assert isinstance(found, reply_lists.Listing) and found.notes == ()
