@@ -99,8 +99,8 @@ def to_api(workflow: dict, object_info: dict) -> dict:
 
 
 FOOTER = 50  # pixels below a node: the front end says there that a model file is missing
-# Pixels of a node whose picture makes it taller than it was saved: front end 1.58.1, Nodes 2.0, after a run.
-GROWN = {"LLMLayoutPlanner": 720}
+# Pixels of a node that is drawn taller than it was saved, for its picture or its inputs: front end 1.58.1, Nodes 2.0.
+GROWN = {"LLMLayoutPlanner": 720, "BoxGroundedSampler": 420}
 _TITLE = 30
 
 
