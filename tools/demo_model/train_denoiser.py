@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
+import functools
 import types
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from ...demo import model
 from ...nodes.host import demo_model
 from . import data
+from .resumable import Resumable
 
 SCENES = 32768
 STEPS = 6400
@@ -70,6 +70,14 @@ class Pair(torch.nn.Module):
     def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         context = self.text(tokens.int())[0]
         return self.unet(noisy, timesteps.float(), context=context)
+
+
+def training_set(home: Path, seed: int) -> dict[str, torch.Tensor]:
+    """The scenes of `data.make` in `home`, with the comma's index in their vocabulary."""
+    found = data.make(home / "data.pt", SCENES, seed)
+    comma = demo_model.tokenise()(",")[1]
+    found["comma"] = (torch.searchsorted(found["vocabulary"], comma) + 1).short()
+    return found
 
 
 def batch(found: dict[str, torch.Tensor], generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -133,26 +141,16 @@ def train(
     """
     if workers > 1:
         torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=workers)
-    found = data.make(home / "data.pt", SCENES, seed)
-    comma = demo_model.tokenise()(",")[1]
-    found["comma"] = (torch.searchsorted(found["vocabulary"], comma) + 1).short()
+    found = training_set(home, seed)
     torch.manual_seed(seed)
     pair = Pair(len(found["vocabulary"]))
     demo_model.initialise(pair)
-    average = {k: v.clone() for k, v in pair.state_dict().items()}
     optimiser = torch.optim.AdamW(pair.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
-    path, done, seconds = home / "denoiser.pt", 0, 0.0
-    if path.exists():
-        saved = torch.load(path)
-        pair.load_state_dict(saved["model"])
-        optimiser.load_state_dict(saved["optimiser"])
-        average, done, seconds = saved["average"], saved["step"], saved["seconds"]
+    run = Resumable(home / "denoiser.pt", pair, optimiser, 0.999)
     torch.nn.functional.scaled_dot_product_attention = plain_attention
     signal = alphas()
-    start = time.monotonic() - seconds
-    bar = tqdm(range(done, steps), initial=done, total=steps, desc="denoiser", mininterval=5)
-    smooth = None
-    for step in bar:
+    exchange = functools.partial(average_gradients, workers=workers) if workers > 1 else None
+    for step in run.steps(steps):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, steps)
@@ -164,28 +162,15 @@ def train(
         with torch.autocast("cpu", torch.bfloat16):
             predicted = pair(a.sqrt() * clean + (1 - a).sqrt() * noise, timesteps, tokens)
         loss = (predicted.float() - noise).square().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        if workers > 1:
-            average_gradients(pair, workers)
-        torch.nn.utils.clip_grad_norm_(pair.parameters(), 1.0)
-        optimiser.step()
+        run.learn(loss, exchange)
         if rank > 0:
             continue
-        decay = min(0.999, (step + 1) / (step + 10))
-        for name, value in pair.state_dict().items():
-            average[name].lerp_(value, 1 - decay)
-        smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
-        bar.set_postfix(loss=f"{smooth:.4f}", refresh=False)
-        if (step + 1) % 50 == 0:
-            with (home / "denoiser.csv").open("a") as log:
-                log.write(f"{step + 1},{smooth:.5f},{time.monotonic() - start:.0f}\n")
-        if (step + 1) % save_every == 0 or step + 1 == steps:
-            state = {"model": pair.state_dict(), "optimiser": optimiser.state_dict(), "average": average}
-            torch.save({**state, "step": step + 1, "seconds": time.monotonic() - start}, path.with_suffix(".new"))
-            path.with_suffix(".new").replace(path)
-        if (step + 1) % grid_every == 0 or step + 1 == steps:
-            preview(home, average, found, step + 1)
+        run.average_in()
+        run.log(loss.item())
+        if run.due(save_every):
+            run.save()
+        if run.due(grid_every):
+            preview(home, run.average, found, run.step)
 
 
 @torch.no_grad()

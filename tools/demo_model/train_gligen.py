@@ -8,7 +8,6 @@ Source: Li et al., GLIGEN (arXiv 2301.07093), sections 3 and 4; the classes are 
 from __future__ import annotations
 
 import random
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,8 @@ from ...lmd.english import inflection
 from ...nodes.host import demo_model
 from ...nodes.host.guidance import grounding
 from . import data
-from .train_denoiser import BATCH, SCENES, alphas, batch, plain_attention
+from .resumable import Resumable
+from .train_denoiser import BATCH, alphas, batch, plain_attention, training_set
 from .train_transformer import frozen_text
 
 STEPS = 900
@@ -205,41 +205,21 @@ def error(whole: Grounded, text: torch.nn.Module, drawn: tuple, signal: torch.Te
 
 def train(home: Path, steps: int, seed: int, save_every: int = 100) -> None:
     """Train for `steps` steps in all, resuming from `home/gligen.pt`; losses go to `home/gligen.csv`."""
-    found = data.make(home / "data.pt", SCENES, seed)
+    found = training_set(home, seed)
     boxes = make_boxes(home / "gligen_data.pt", len(found["latents"]), seed)
-    comma = demo_model.tokenise()(",")[1]
-    found["comma"] = (torch.searchsorted(found["vocabulary"], comma) + 1).short()
     torch.manual_seed(seed)
     text, whole = frozen_text(found), Grounded(empty_gligen(), frozen_unet())
-    network, optimiser = whole.network, optimiser_of(whole.network)
-    average = {k: v.clone() for k, v in network.state_dict().items()}
-    path, done, seconds = home / "gligen.pt", 0, 0.0
-    if path.exists():
-        saved = torch.load(path)
-        network.load_state_dict(saved["model"])
-        optimiser.load_state_dict(saved["optimiser"])
-        average, done, seconds = saved["average"], saved["step"], saved["seconds"]
+    optimiser = optimiser_of(whole.network)
+    run = Resumable(home / "gligen.pt", whole.network, optimiser, 0.99)
     torch.nn.functional.scaled_dot_product_attention = plain_attention
-    signal, start, smooth = alphas(), time.monotonic() - seconds, None
-    bar = tqdm(range(done, steps), initial=done, total=steps, desc="gligen", mininterval=5)
-    for step in bar:
+    signal = alphas()
+    for step in run.steps(steps):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         for group in optimiser.param_groups:
             group["lr"] = group["rate"] * learning_rate(step, steps)
         loss = error(whole, text, training_batch(found, boxes, generator), signal, generator)
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        decay = min(0.99, (step + 1) / (step + 10))
-        for name, value in network.state_dict().items():
-            average[name].lerp_(value, 1 - decay)
-        smooth = loss.item() if smooth is None else 0.97 * smooth + 0.03 * loss.item()
-        bar.set_postfix(loss=f"{smooth:.4f}", refresh=False)
-        if (step + 1) % 25 == 0:
-            with (home / "gligen.csv").open("a") as log:
-                log.write(f"{step + 1},{smooth:.5f},{time.monotonic() - start:.0f}\n")
-        if (step + 1) % save_every == 0 or step + 1 == steps:
-            state = {"model": network.state_dict(), "optimiser": optimiser.state_dict(), "average": average}
-            torch.save({**state, "step": step + 1, "seconds": time.monotonic() - start}, path.with_suffix(".new"))
-            path.with_suffix(".new").replace(path)
+        run.learn(loss)
+        run.average_in()
+        run.log(loss.item())
+        if run.due(save_every):
+            run.save()

@@ -6,18 +6,16 @@ velocity of a straight flow, x_t = (1 - t) x_0 + t noise, as that class is sampl
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import comfy_kitchen
 import comfy_kitchen.backends.eager.rope
 import torch
-from tqdm import tqdm
 
 from ...demo import model
 from ...nodes.host import demo_model
-from . import data
-from .train_denoiser import SCENES, batch, learning_rate, plain_attention
+from .resumable import Resumable
+from .train_denoiser import batch, learning_rate, plain_attention, training_set
 
 STEPS = 12000
 ROPE_KERNELS = (
@@ -59,44 +57,23 @@ def frozen_text(found: dict[str, torch.Tensor]) -> torch.nn.Module:
 
 def train(home: Path, steps: int, seed: int, save_every: int = 250) -> None:
     """Train for `steps` steps in all, resuming from `home/transformer.pt`; losses go to `home/transformer.csv`."""
-    found = data.make(home / "data.pt", SCENES, seed)
-    comma = demo_model.tokenise()(",")[1]
-    found["comma"] = (torch.searchsorted(found["vocabulary"], comma) + 1).short()
+    found = training_set(home, seed)
     torch.manual_seed(seed)
     plain_rope()
     torch.nn.functional.scaled_dot_product_attention = plain_attention
     text, net = frozen_text(found), demo_model.empty_transformer()
     initialise(net)
-    average = {k: v.clone() for k, v in net.state_dict().items()}
     optimiser = torch.optim.AdamW(net.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
-    path, done, smooth = home / "transformer.pt", 0, None
-    if path.exists():
-        saved = torch.load(path)
-        net.load_state_dict(saved["model"])
-        optimiser.load_state_dict(saved["optimiser"])
-        average, done = saved["average"], saved["step"]
-    start = time.monotonic()
-    bar = tqdm(range(done, steps), initial=done, total=steps, desc="transformer", mininterval=10)
-    for step in bar:
+    run = Resumable(home / "transformer.pt", net, optimiser, 0.999)
+    for step in run.steps(steps):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, steps)
         loss = loss_of(net, text, found, torch.Generator().manual_seed(seed * 1_000_003 + step))
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimiser.step()
-        decay = min(0.999, (step + 1) / (step + 10))
-        for name, value in net.state_dict().items():
-            average[name].lerp_(value, 1 - decay)
-        smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
-        bar.set_postfix(loss=f"{smooth:.4f}", refresh=False)
-        if (step + 1) % 50 == 0:
-            with (home / "transformer.csv").open("a") as log:
-                log.write(f"{step + 1},{smooth:.5f},{time.monotonic() - start:.0f}\n")
-        if (step + 1) % save_every == 0 or step + 1 == steps:
-            state = {"model": net.state_dict(), "optimiser": optimiser.state_dict(), "average": average}
-            torch.save({**state, "step": step + 1}, path.with_suffix(".new"))
-            path.with_suffix(".new").replace(path)
+        run.learn(loss)
+        run.average_in()
+        run.log(loss.item())
+        if run.due(save_every):
+            run.save()
 
 
 def loss_of(net, text, found: dict[str, torch.Tensor], generator: torch.Generator) -> torch.Tensor:

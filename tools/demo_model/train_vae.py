@@ -6,11 +6,11 @@ import random
 
 import numpy
 import torch
-from tqdm import tqdm
 
 from ...demo import latents, model
 from ...evaluation import demo_world
 from ...nodes.host import demo_model
+from .resumable import Resumable
 
 STEPS = 2600
 CROPPED_STEPS = 1200
@@ -53,17 +53,9 @@ def train(home, steps: int, seed: int, save_every: int = 100) -> None:
     with torch.no_grad():  # let both ends start with numbers of about unit size
         vae.quant_conv.weight.mul_(1 / model.LATENT_SCALE)
         vae.post_quant_conv.weight.mul_(model.LATENT_SCALE)
-    average = {k: v.clone() for k, v in vae.state_dict().items()}
     optimiser = torch.optim.AdamW(vae.parameters(), lr=LEARNING_RATE, weight_decay=1e-4)
-    path = home / "vae.pt"
-    done = 0
-    if path.exists():
-        saved = torch.load(path)
-        vae.load_state_dict(saved["model"])
-        optimiser.load_state_dict(saved["optimiser"])
-        average, done = saved["average"], saved["step"]
-    bar = tqdm(range(done, steps), initial=done, total=steps, desc="vae", mininterval=2)
-    for step in bar:
+    run = Resumable(home / "vae.pt", vae, optimiser, 0.995)
+    for step in run.steps(steps):
         rng = random.Random(f"{seed} vae {step}")
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         lr = LEARNING_RATE * min(1, (step + 1) / 50) * max(0.05, min(1, 2 * (1 - step / steps)))
@@ -72,20 +64,12 @@ def train(home, steps: int, seed: int, save_every: int = 100) -> None:
         images = pictures(BATCH, rng, CROP) if step < CROPPED_STEPS else pictures(BATCH // 4, rng)
         with torch.autocast("cpu", torch.bfloat16):
             decoding, encoding = losses(vae, images, generator)
-        optimiser.zero_grad()
-        (decoding + 0.2 * encoding).backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimiser.step()
-        decay = min(0.995, (step + 1) / (step + 10))
-        for name, value in vae.state_dict().items():
-            average[name].lerp_(value, 1 - decay)
-        bar.set_postfix(decoding=f"{decoding.item():.4f}", encoding=f"{encoding.item():.4f}")
-        if (step + 1) % save_every == 0 or step + 1 == steps:
-            torch.save(
-                {"model": vae.state_dict(), "optimiser": optimiser.state_dict(), "average": average, "step": step + 1},
-                path,
-            )
-            preview(home, average)
+        run.learn(decoding + 0.2 * encoding)
+        run.average_in()
+        run.bar.set_postfix(decoding=f"{decoding.item():.4f}", encoding=f"{encoding.item():.4f}")
+        if run.due(save_every):
+            run.save()
+            preview(home, run.average)
 
 
 def preview(home, weights: dict[str, torch.Tensor]) -> None:
