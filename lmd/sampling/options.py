@@ -95,8 +95,8 @@ PRESETS = {
 """`reference`: the published code. `paper`: the schedule of the paper's text. `fast`: this project's own, half as many
 iterations of twice the strength, and objects that stop where they are no longer frozen; what it costs in obedience is
 measured on the demo model only (demo/README.md, The table). `few steps`: for runs of 6 to 8 steps, with the iterations
-of the reference steps that such a run passes over (docs/lmd.md, Few steps). `lmd+`: the published LMD+, whose objects are placed by
-GLIGEN's adapter where they belong, without guidance of their own (docs/lmd.md, 12)."""
+of the reference steps that such a run passes over (docs/lmd.md, Few steps). `lmd+`: the published LMD+, whose objects
+are placed by GLIGEN's adapter where they belong, without guidance of their own (docs/lmd.md, 12)."""
 
 
 @dataclass(frozen=True)

@@ -152,16 +152,11 @@ def initialise(module: torch.nn.Module) -> None:
     Residual branches of the denoiser start at zero, as in the original latent diffusion code.
     """
     for layer in module.modules():
-        # By PyTorch's own classes: the host's layers do nothing when asked.
-        if isinstance(layer, torch.nn.Conv2d):
-            torch.nn.Conv2d.reset_parameters(layer)
-        elif isinstance(layer, torch.nn.Linear):
-            torch.nn.Linear.reset_parameters(layer)
-        elif isinstance(layer, torch.nn.GroupNorm):
-            torch.nn.GroupNorm.reset_parameters(layer)
-        elif isinstance(layer, torch.nn.LayerNorm):
-            torch.nn.LayerNorm.reset_parameters(layer)
-        elif isinstance(layer, torch.nn.Embedding):
+        for kind in (torch.nn.Conv2d, torch.nn.Linear, torch.nn.GroupNorm, torch.nn.LayerNorm):
+            if isinstance(layer, kind):
+                reset: Callable = kind.reset_parameters  # PyTorch's own: the host's layers do nothing when asked
+                reset(layer)
+        if isinstance(layer, torch.nn.Embedding):
             torch.nn.init.normal_(layer.weight, std=0.02 if layer.weight.shape[0] == 77 else 0.5)
     last = {
         ResBlock: lambda m: m.out_layers[-1],
