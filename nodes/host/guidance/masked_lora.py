@@ -35,7 +35,7 @@ from ....lmd.sampling.regions import Region
 from ....lmd.sampling.tokens import PhraseNotFound
 from .. import choices, model_files
 from .attention import COND
-from .token_positions import encode, guided_objects, tokenizer
+from .token_positions import encode, encoded_at, guided_objects, tokenizer
 
 KEY = "lmd_masked_lora"
 WORDS, TIME, CELLS = "words", "time", "cells"
@@ -56,14 +56,9 @@ class Words:
 
     def rows(self, context: Tensor) -> Tensor:
         """Where the words stand in a call's context [B, T, C], boolean [B, T]; False where another text is encoded."""
-        want = self.encoding.to(context)
-        length, found = want.shape[1], torch.zeros(context.shape[:2], dtype=torch.bool)
-        if context.shape[-1] != want.shape[-1]:
-            return found
-        for start in range(context.shape[1] - length + 1):
-            part = context[:, start : start + length]
-            here = torch.isclose(part, want, rtol=1e-3, atol=1e-3).flatten(1).all(1).cpu()
-            found[here.nonzero(), torch.tensor(self.positions) + start] = True
+        found = torch.zeros(context.shape[:2], dtype=torch.bool)
+        for start, rows in encoded_at(context, self.encoding.to(context)):
+            found[rows.cpu().nonzero(), torch.tensor(self.positions) + start] = True
         return found
 
 
@@ -229,7 +224,7 @@ class _Hooks:
 
     def __init__(self, loras: Sequence[MaskedLora], canvas: tuple[int, int]):
         self.loras, self.canvas = tuple(loras), canvas
-        self._sites: weakref.WeakKeyDictionary[Any, list[_Site]] = weakref.WeakKeyDictionary()
+        self._sites: weakref.WeakKeyDictionary[Any, dict[tuple[int, ...], list[_Site]]] = weakref.WeakKeyDictionary()
 
     def outer_sample(self, executor: Callable, noise: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Around a sampler run: refuses a latent of another shape than the canvas; notes which one is the whole."""
@@ -260,11 +255,10 @@ class _Hooks:
             return executor(x, timesteps, context, y, control, options, **others)
 
     def _sites_of(self, unet: Any, loras: Sequence[MaskedLora]) -> list[_Site]:
-        if unet not in self._sites:
-            self._sites[unet] = _sites(unet, self.loras)
-        if len(loras) == len(self.loras):
-            return self._sites[unet]
-        return _sites(unet, loras)
+        found, key = self._sites.setdefault(unet, {}), tuple(map(id, loras))
+        if key not in found:
+            found[key] = _sites(unet, loras)
+        return found[key]
 
 
 def _sites(unet: nn.Module, loras: Sequence[MaskedLora]) -> list[_Site]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -150,15 +150,18 @@ def offset_in(cross_attention: Tensor, expected: Tensor) -> int | None:
     Other tokens may stand before it (ELLA's) or after it (ConditioningConcat). None if it is not there in every row,
     because the conditioning was made from another text, another CLIP, or was averaged.
     """
+    return next((start for start, rows in encoded_at(cross_attention, expected) if rows.all()), None)
+
+
+def encoded_at(cross_attention: Tensor, expected: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Each place on the token axis of a tensor [B, T, C], and in which rows [B] the encoding [1, L, C] stands there."""
     have, want = cross_attention.float(), expected.to(cross_attention.device).float()
     length = want.shape[1]
     if have.shape[-1] != want.shape[-1]:
-        return None
+        return
     for start in range(have.shape[1] - length + 1):
         part = have[:, start : start + length]
-        if torch.allclose(part, want.expand_as(part), rtol=1e-3, atol=1e-3):
-            return start
-    return None
+        yield start, torch.isclose(part, want, rtol=1e-3, atol=1e-3).flatten(1).all(1)
 
 
 def shifted(objects: Sequence[GuidedObject], offset: int) -> tuple[GuidedObject, ...]:
