@@ -3,8 +3,11 @@
     python run.py python tools/demo_model/train.py denoiser     text encoder and denoiser; hours
     python run.py python tools/demo_model/train.py vae          autoencoder; half an hour; the two may run side by side
     python run.py python tools/demo_model/train.py export       the averaged weights, in half precision, into demo/weights
-    python run.py python tools/demo_model/train.py gligen       the GLIGEN adapter of the shipped denoiser; a quarter hour
+    python run.py python tools/demo_model/train.py transformer  a transformer on the same text features; hours
+    python run.py python tools/demo_model/train.py gligen       a GLIGEN adapter for the shipped denoiser
     python run.py python tools/demo_model/train.py export-gligen     its averaged weights, into demo/weights
+
+The last two are unfinished: no weights of the transformer are shipped, and 475 steps of the adapter placed nothing.
 
 Checkpoints, losses (denoiser.csv) and sample grids are written every few minutes.
 """
