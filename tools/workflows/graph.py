@@ -216,6 +216,10 @@ class Builder:
             "links": self.links, "groups": self.groups, "config": {}, "extra": {}, "version": 0.4,
         }  # fmt: skip
 
-    def save(self, path: Path) -> None:
+    def text(self) -> str:
+        """The graph's file, with room below nodes that grow."""
         leave_room(self.nodes)
-        path.write_text(json.dumps(self.workflow(), indent=1, ensure_ascii=False) + "\n")
+        return json.dumps(self.workflow(), indent=1, ensure_ascii=False) + "\n"
+
+    def save(self, path: Path) -> None:
+        path.write_text(self.text())
