@@ -59,11 +59,12 @@ def test_what_is_missing_or_too_much_is_named(state):
 def test_rows_that_the_mask_leaves_out_change_nothing(state):
     model = LLMAdapter(AdapterConfig(**SIZES)).eval()
     model.load_state_dict(state)
-    text = torch.randn(1, 5, 24)
-    padded = torch.cat([text, torch.randn(1, 4, 24)], dim=1)
+    model.double()
+    text = torch.randn(1, 5, 24, dtype=torch.float64)
+    padded = torch.cat([text, torch.randn(1, 4, 24, dtype=torch.float64)], dim=1)
     mask = torch.tensor([[1, 1, 1, 1, 1, 0, 0, 0, 0]])
     for alone, masked in zip(model(text), model(padded, mask)):
-        torch.testing.assert_close(alone, masked, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(alone, masked, atol=1e-9, rtol=1e-9)
     with pytest.raises(ValueError, match="no row"):
         model(padded, torch.zeros(1, 9))
     with pytest.raises(ValueError, match=r"\(batch, tokens, 24\)"):
