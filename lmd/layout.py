@@ -151,7 +151,7 @@ class Layout:
         if not isinstance(data, dict) or not isinstance(data.get("objects"), list):
             raise ValueError('a layout is a JSON object with "canvas" and a list "objects"')
         try:
-            width, height = (int(v) for v in data.get("canvas", (512, 512)))
+            width, height = (_whole(v) for v in data.get("canvas", (512, 512)))
         except (TypeError, ValueError, OverflowError):
             shown = repr(data.get("canvas"))[:80]
             raise ValueError(f'"canvas" must be [width, height] in pixels, got {shown}') from None
@@ -195,6 +195,13 @@ def json_in(text: str) -> object:
         raise ValueError("this is not JSON that can be read: it is nested too deeply") from None
     except ValueError as error:
         raise ValueError(f"this is not JSON: {error}") from None
+
+
+def _whole(value: object) -> int:
+    number = int(value)  # type: ignore[call-overload]
+    if not isinstance(value, str) and number != value:
+        raise ValueError(f"{value} is not a whole number")
+    return number
 
 
 def _pixels(low: float, high: float, size: int) -> tuple[int, int]:

@@ -27,8 +27,11 @@ def _log_noise_levels() -> torch.Tensor:
 def timestep_at(noise_level: float) -> int:
     """The timestep (0..999) whose noise over signal, sqrt((1 - a) / a), is nearest to `noise_level` (0..inf), in logs.
 
-    Noise levels beyond the schedule's ends, 0.029 and 14.6, are taken for its ends.
+    Noise levels beyond the schedule's ends, 0.029 and 14.6, are taken for its ends. Raises ValueError for a negative
+    level and for one that is not a number.
     """
+    if not noise_level >= 0:
+        raise ValueError(f"a noise level is at least 0, got {noise_level}: the schedule that made it is broken")
     if math.isinf(noise_level):
         return TRAIN_TIMESTEPS - 1
     level = torch.tensor(noise_level, dtype=torch.float32).log()

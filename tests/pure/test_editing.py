@@ -109,6 +109,7 @@ def test_the_fingerprint_sees_every_part_of_the_layout_and_nothing_else():
         ('{"layout": {"objects": [{"phrase": "a cat", "box": [NaN, 0, 1, 1]}]}}', "finite"),
         ('{"layout": {"canvas": [500, 512], "objects": []}}', "multiple of 8"),
         ('{"layout": {"canvas": "big", "objects": []}}', '"canvas"'),
+        ('{"layout": {"canvas": [512.5, 512], "objects": []}}', '"canvas"'),
     ],
 )
 def test_text_that_is_no_layout_is_refused_with_the_place(text, told):

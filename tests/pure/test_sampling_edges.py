@@ -202,6 +202,9 @@ def test_a_noise_level_beyond_the_schedule_is_its_end():
     assert schedule.timestep_at(math.inf) == schedule.timestep_at(1e6) == 999
     assert schedule.timestep_at(0.0) == schedule.timestep_at(0.029) == 0
     assert schedule.timestep_at(1.0) == 354
+    for level in (math.nan, -1.0, -math.inf):
+        with pytest.raises(ValueError, match="noise level"):
+            schedule.timestep_at(level)
 
 
 def test_sigmas_are_thinned_with_the_target_kept():
