@@ -41,6 +41,11 @@ class AdapterConfig:
         if self.width % self.heads:
             raise ValueError(f"An adapter of width {self.width} cannot have {self.heads} attention heads.")
 
+    @property
+    def longest(self) -> int:
+        """How many tokens of a text the adapter reads."""
+        return self.positions
+
 
 class Attention(nn.Module):
     """Multi-head attention with separate projections, so that a LoRA of each finds a layer of its own."""
@@ -136,7 +141,7 @@ class LLMAdapter(nn.Module):
         is cheapest without any. Computes in the dtype of the features. Raises ValueError on any other shape, and for a
         text without a row that counts.
         """
-        self._check(features, mask)
+        check_features(features, mask, self.config.input_dim, self.config.positions)
         features = features[:, : self.config.positions]
         mask = None if mask is None else mask[:, : self.config.positions].bool()
         h = self.input_norm(features) if self.config.input_norm else features
@@ -158,14 +163,17 @@ class LLMAdapter(nn.Module):
         mixed = gate * read + (1 - gate) * queries
         return self.compression_norm(mixed) + self.cast(self.output_position_embeddings, h)
 
-    def _check(self, features: Tensor, mask: Tensor | None) -> None:
-        wanted = self.config.input_dim
-        if features.ndim != 3 or features.shape[1] < 1 or features.shape[2] != wanted:
-            raise ValueError(
-                f"The adapter reads text features of shape (batch, tokens, {wanted}), it received "
-                f"{tuple(features.shape)}. Use the text encoder that it was trained with."
-            )
-        if mask is not None and mask.shape != features.shape[:2]:
-            raise ValueError(f"The mask has shape {tuple(mask.shape)} for features of {tuple(features.shape)}.")
-        if mask is not None and not mask[:, : self.config.positions].bool().any(dim=1).all():
-            raise ValueError("The mask leaves no row of a text that the adapter could read.")
+
+def check_features(features: Tensor, mask: Tensor | None, width: int, rows: int | None = None) -> None:
+    """Raise ValueError unless features are (B, L, `width`), and the mask (B, L) leaves one of a text's first `rows`."""
+    if features.ndim != 3 or features.shape[1] < 1 or features.shape[2] != width:
+        raise ValueError(
+            f"The adapter reads text features of shape (batch, tokens, {width}), it received "
+            f"{tuple(features.shape)}. Use the text encoder that it was trained with."
+        )
+    if mask is None:
+        return
+    if mask.shape != features.shape[:2]:
+        raise ValueError(f"The mask has shape {tuple(mask.shape)} for features of {tuple(features.shape)}.")
+    if not mask[:, :rows].bool().any(dim=1).all():
+        raise ValueError("The mask leaves no row of a text that the adapter could read.")

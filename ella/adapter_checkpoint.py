@@ -10,10 +10,19 @@ from torch import Tensor
 
 from .adapter import AdapterConfig, LLMAdapter
 from .checkpoint import _blocks, describe
+from .jina_adapter import JinaAdapter, JinaAdapterConfig
 
 USUAL_HEADS = 16
+USUAL_POOLER_HEADS = 8
 _WRAPPERS = ("", "module.", "model.", "adapter.", "model.adapter.")
 _REMEDY = "Choose an LLM adapter (a file in models/llm_adapters) in LLMAdapterLoader."
+_RESAMPLER = ("compression_queries",)
+_JINA = (
+    "attention_blocks.0.attn.q_proj.weight",
+    "attention_blocks.0.attn.in_proj_weight",
+    "seq_projection.4.weight",
+    "layer_fusion.channel_gate",
+)
 _TURBO = (
     (r"^(compression|pooling)_(q|k|v|out)_proj\.", r"\1_attention.\2_proj."),
     (r"^(wide|narrow)_attention_blocks\.(\d+)\.(q|k|v|out)_proj\.", r"\1_attention_blocks.\2.attn.\3_proj."),
@@ -21,11 +30,11 @@ _TURBO = (
 
 
 def adapter_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """An adapter's tensors with separate q, k and v, from any of the namings in use (fused, separate, flat).
+    """An adapter's tensors with separate q, k and v, from any of the namings in use (fused, separate, flat, Jina's).
 
     Prefixes that a re-save has put before the names are cut. The tensors of another kind of file stay as they are.
     """
-    prefix = next((p for p in _WRAPPERS if p + "compression_queries" in state), None)
+    prefix = next((p for p in _WRAPPERS for mark in _RESAMPLER + _JINA if p + mark in state), None)
     if prefix is None:
         return dict(state)
     out: dict[str, Tensor] = {}
@@ -48,43 +57,28 @@ def _separate(key: str, value: Tensor) -> dict[str, Tensor]:
     return {f"{stem}.{n}_proj.{kind}": part for n, part in zip("qkv", value.chunk(3))}
 
 
-def adapter_config(state: Mapping[str, Tensor], heads: int | str | None = None) -> AdapterConfig:
+def adapter_config(
+    state: Mapping[str, Tensor], heads: int | str | None = None, pooler_heads: int | str | None = None
+) -> AdapterConfig | JinaAdapterConfig:
     """Sizes of the adapter whose weights these are (after `adapter_state`), read from the shapes.
 
     Args:
         state: the adapter's tensors.
         heads: the number of attention heads, which leaves no trace in the shapes, also as a file's metadata has it (a
             text); None means 16, as all released adapters have.
+        pooler_heads: the same for the attention that pools a Jina adapter's rows; None means 8.
 
     Raises:
         ValueError: the tensors are not those of one whole adapter; the message says what they seem to be, or which
             tensor is missing, superfluous or of the wrong shape.
     """
-    mlp = "narrow_attention_blocks.0.mlp.0.weight"
-    sized = {"compression_queries": 3, "input_position_embeddings": 3, "pooled_projection.4.weight": 2, mlp: 2}
-    if any(key not in state for key in sized):
+    if any(key in state for key in _RESAMPLER):
+        config = _resampler_config(state, heads)
+    elif "layer_fusion.channel_gate" not in state and any(key in state for key in _JINA):
+        config = _jina_config(state, heads, pooler_heads)
+    else:
         raise ValueError(f"This file is not an LLM adapter for SDXL: it seems to be {describe(state)}. {_REMEDY}")
-    sized |= {key: n for key, n in {"seq_projection.weight": 2, "input_norm.weight": 1}.items() if key in state}
-    for key, sizes in sized.items():
-        shape = tuple(state[key].shape)
-        if len(shape) != sizes or 0 in shape:
-            raise ValueError(f"This adapter is damaged: {key} has shape {shape} instead of {sizes} sizes. {_REMEDY}")
-    width = state["compression_queries"].shape[2]
-    projection = "seq_projection.weight" in state
-    config = AdapterConfig(
-        width=width,
-        input_dim=state["seq_projection.weight"].shape[1] if projection else width,
-        positions=state["input_position_embeddings"].shape[1],
-        tokens=state["compression_queries"].shape[1],
-        pooled=state["pooled_projection.4.weight"].shape[0],
-        mlp=state[mlp].shape[0],
-        wide=max(1, _blocks(state, "wide_attention_blocks")),
-        narrow=max(1, _blocks(state, "narrow_attention_blocks")),
-        heads=_head_count(heads, width),
-        projection=projection,
-        input_norm="input_norm.weight" in state,
-    )
-    wanted = {k: tuple(v.shape) for k, v in LLMAdapter(config, device="meta").state_dict().items()}
+    wanted = {k: tuple(v.shape) for k, v in build_adapter(config, device="meta").state_dict().items()}
     complaints = differences(state, wanted)
     if complaints:
         raise ValueError(
@@ -93,8 +87,67 @@ def adapter_config(state: Mapping[str, Tensor], heads: int | str | None = None) 
     return config
 
 
-def _head_count(heads: int | str | None, width: int) -> int:
-    text = str(USUAL_HEADS if heads is None else heads)
+def build_adapter(config: AdapterConfig | JinaAdapterConfig, **kw: Any) -> LLMAdapter | JinaAdapter:
+    """The network with these sizes; `kw` as for either class."""
+    return JinaAdapter(config, **kw) if isinstance(config, JinaAdapterConfig) else LLMAdapter(config, **kw)
+
+
+def _resampler_config(state: Mapping[str, Tensor], heads: int | str | None) -> AdapterConfig:
+    mlp, out = "narrow_attention_blocks.0.mlp.0.weight", "pooled_projection.4.weight"
+    sized = {"compression_queries": 3, "input_position_embeddings": 3, out: 2, mlp: 2}
+    sized |= {key: n for key, n in {"seq_projection.weight": 2, "input_norm.weight": 1}.items() if key in state}
+    _check_sizes(state, sized)
+    width = state["compression_queries"].shape[2]
+    projection = "seq_projection.weight" in state
+    return AdapterConfig(
+        width=width,
+        input_dim=state["seq_projection.weight"].shape[1] if projection else width,
+        positions=state["input_position_embeddings"].shape[1],
+        tokens=state["compression_queries"].shape[1],
+        pooled=state[out].shape[0],
+        mlp=state[mlp].shape[0],
+        wide=max(1, _blocks(state, "wide_attention_blocks")),
+        narrow=max(1, _blocks(state, "narrow_attention_blocks")),
+        heads=_head_count(heads, width, USUAL_HEADS),
+        projection=projection,
+        input_norm="input_norm.weight" in state,
+    )
+
+
+def _jina_config(
+    state: Mapping[str, Tensor], heads: int | str | None, pooler_heads: int | str | None
+) -> JinaAdapterConfig:
+    mlp, first, positions = "attention_blocks.0.mlp.0.weight", "seq_projection.0.weight", "positional_embedding.weight"
+    pooler = "attention_pooler.query" in state or "pooled_projection.weight" in state
+    out = "pooled_projection.weight" if pooler else "pooled_projection.4.weight"
+    mean = [] if pooler else ["pooled_projection.0.weight"]
+    _check_sizes(state, dict.fromkeys([first, mlp, out, *mean, *([positions] if positions in state else [])], 2))
+    width = state[first].shape[0]
+    return JinaAdapterConfig(
+        width=width,
+        input_dim=state[first].shape[1],
+        pooled=state[out].shape[0],
+        mlp=state[mlp].shape[0],
+        blocks=max(1, _blocks(state, "attention_blocks")),
+        heads=_head_count(heads, width, USUAL_HEADS),
+        pooler_heads=_head_count(pooler_heads, width, USUAL_POOLER_HEADS) if pooler else USUAL_POOLER_HEADS,
+        positions=state[positions].shape[0] if positions in state else 0,
+        mean_pooled=0 if pooler else state[mean[0]].shape[0],
+    )
+
+
+def _check_sizes(state: Mapping[str, Tensor], sized: Mapping[str, int]) -> None:
+    """The tensors that tell the sizes are there, with so many sizes each."""
+    for key, sizes in sized.items():
+        if key not in state:
+            raise ValueError(f"This file looks like an LLM adapter but is damaged: {key} is missing. {_REMEDY}")
+        shape = tuple(state[key].shape)
+        if len(shape) != sizes or 0 in shape:
+            raise ValueError(f"This adapter is damaged: {key} has shape {shape} instead of {sizes} sizes. {_REMEDY}")
+
+
+def _head_count(heads: int | str | None, width: int, usual: int) -> int:
+    text = str(usual if heads is None else heads)
     number = int(text) if re.fullmatch(r"[1-9]\d{0,3}", text) else 0
     if number == 0 or width % number:
         raise ValueError(f"An adapter of width {width} can't have {text[:20]} attention heads. {_REMEDY}")

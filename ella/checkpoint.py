@@ -19,8 +19,12 @@ _FAMILIES = (
     (r"^connector\.perceiver_blocks\.", "an ELLA connector; it belongs in models/ella"),
     (r"(^|\.)compression_queries$", "an LLM adapter for SDXL; it belongs in models/llm_adapters, for LLMAdapterLoader"),
     (
-        r"^(layer_fusion\.channel_gate|attention_blocks\.0\.attn\.q_proj\.)",
-        "a Jina CLIP adapter for SDXL, which this pack does not read yet",
+        r"(^|\.)layer_fusion\.channel_gate$",
+        "a Jina CLIP adapter V3, of which no weights were known when this pack was written: V2 is read, V3 is not",
+    ),
+    (
+        r"(^|\.)attention_blocks\.0\.attn\.(q_proj\.|in_proj_)",
+        "a Jina CLIP adapter for SDXL; it belongs in models/llm_adapters, for LLMAdapterLoader",
     ),
     (
         r"layers\.0\.pre_self_attn_layernorm\.",

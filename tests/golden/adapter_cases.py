@@ -9,8 +9,13 @@ import json
 from pathlib import Path
 
 import torch
-from ella_lmd.ella.adapter import LLMAdapter
-from ella_lmd.ella.adapter_checkpoint import adapter_config, adapter_state, text_model_config, text_model_state
+from ella_lmd.ella.adapter_checkpoint import (
+    adapter_config,
+    adapter_state,
+    build_adapter,
+    text_model_config,
+    text_model_state,
+)
 from safetensors import safe_open
 
 OWN = Path(__file__).resolve().parents[1] / "data" / "golden" / "adapters"
@@ -30,10 +35,10 @@ def _near(a: torch.Tensor, b: torch.Tensor, atol: float) -> bool:
     return a.shape == b.shape and bool(((a - b).abs() <= atol).all())
 
 
-def adapter(path: Path) -> LLMAdapter:
+def adapter(path: Path):
     state, meta = _load(path)
     state = adapter_state(state)
-    module = LLMAdapter(adapter_config(state, meta["heads"]))
+    module = build_adapter(adapter_config(state, meta["heads"], meta.get("pooler_heads")))
     module.load_state_dict(state, strict=True)
     return module.eval()
 
@@ -51,6 +56,21 @@ def llm_adapter_cases(folder: Path):
                 tokens, pooled = adapter(path)(x[case + ".hidden"], x.get(case + ".mask"))
                 met = _near(tokens, x[case + ".sequence"], 1e-4) and _near(pooled, x[case + ".pooled"], 1e-4)
                 yield f"{case} ({naming})", met
+
+
+@torch.no_grad()
+def jina_v2_cases(folder: Path):
+    x, meta = _load(folder / "jina_v2_cases.safetensors")
+    for case in json.loads(meta["cases"]):
+        path = _find(folder, f"jina_v2_state_{case.partition('.')[0]}.safetensors")
+        if path is None:
+            yield case, None
+            continue
+        mask, wanted = x.get(case + ".mask"), x[case + ".sequence"]
+        tokens, pooled = adapter(path)(x[case + ".hidden"], mask, x[case + ".mean_pooled"])
+        real = torch.ones(wanted.shape[:2], dtype=torch.bool) if mask is None else mask.bool()
+        met = tokens.shape == wanted.shape and _near(tokens[real], wanted[real], 1e-4)
+        yield case, met and _near(pooled, x[case + ".pooled"], 1e-4)
 
 
 @torch.no_grad()
@@ -76,15 +96,13 @@ def text_cases(folder: Path):
 
 def full_shapes(folder: Path):
     for name, facts in json.loads((folder / "full_shapes.json").read_text()).items():
-        if name.startswith("jina"):
-            yield name, None
-            continue
         state = adapter_state({k: torch.empty(v, device="meta") for k, v in facts["shapes"].items()})
-        module = LLMAdapter(adapter_config(state), device="meta")
+        module = build_adapter(adapter_config(state), device="meta")
         yield name, sum(p.numel() for p in module.parameters()) == facts["parameters"]
 
 
 FILES = {
+    "jina_v2_cases": ("jina_v2_cases.safetensors", jina_v2_cases),
     "llm_adapter_cases": ("llm_adapter_cases.safetensors", llm_adapter_cases),
     "text_cases": ("text_cases.safetensors", text_cases),
     "full_shapes": ("full_shapes.json", full_shapes),
@@ -92,7 +110,7 @@ FILES = {
 
 
 def check(folder: Path) -> list[tuple[str, int, int, list[str]]]:
-    """What these nodes do not offer (Jina adapters, weights inside the adapter) is named and not counted."""
+    """What these nodes do not offer (weights inside the adapter) is named and not counted."""
     rows = []
     for name, (file, handler) in FILES.items():
         if (folder / file).exists():

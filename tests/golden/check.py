@@ -13,6 +13,12 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+ADAPTER_FILES = (
+    "llm_adapter_cases.safetensors",
+    "jina_v2_cases.safetensors",
+    "text_cases.safetensors",
+    "full_shapes.json",
+)
 
 
 def load(name: str, path: Path):
@@ -63,7 +69,7 @@ def main(folder: Path) -> int:
     ella = HERE / "ella_cases.py"
     if (folder / "reduced_state.safetensors").exists() and ella.exists():
         rows = load("golden_ella_cases", ella).check(folder)
-    elif any((folder / name).exists() for name in ("llm_adapter_cases.safetensors", "text_cases.safetensors")):
+    elif any((folder / name).exists() for name in ADAPTER_FILES):
         load("golden_ella_cases", ella).find_host()
         rows = load("golden_adapter_cases", HERE / "adapter_cases.py").check(folder)
     else:

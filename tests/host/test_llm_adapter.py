@@ -129,7 +129,7 @@ def test_gemma_drops_its_counted_start_and_keeps_the_rest(encoders):
 
 def test_a_text_too_long_is_cut_and_told(adapter, encoders, caplog):
     with caplog.at_level(logging.WARNING):
-        rows = encoders["t5gemma"].features("cat " * 100, adapter.config.positions)
+        rows = encoders["t5gemma"].features("cat " * 100, adapter.config.longest)
     assert rows.shape[1] == 64 and "101 tokens" in caplog.text and "last 37 tokens" in caplog.text
 
 
@@ -144,14 +144,14 @@ def test_an_encoder_of_another_width_is_refused(models, encoders):
 def test_wrong_files_say_what_they_seem_to_be(models):
     tiny = load_file(adapter_models.GOLDEN / "gemma3_tiny_state.safetensors")
     fused = load_file(adapter_models.GOLDEN / "llm_adapter_state_fused.safetensors")
-    jina = {"attention_blocks.0.attn.q_proj.weight": torch.zeros(4, 4), "seq_projection.4.weight": torch.zeros(4, 4)}
+    jina = {"seq_projection.4.weight": torch.zeros(4, 4), "layer_fusion.channel_gate": torch.zeros(4)}
     for name, state in {"gemma": tiny, "ella": ella_models.connector_state(), "jina": jina}.items():
         save_file(state, models / "llm_adapters" / f"{name}.safetensors")
     with pytest.raises(ValueError, match="seems to be a Gemma language model"):
         LLMAdapterLoader.execute("gemma.safetensors")
     with pytest.raises(ValueError, match="seems to be an ELLA connector"):
         LLMAdapterLoader.execute("ella.safetensors")
-    with pytest.raises(ValueError, match="a Jina CLIP adapter"):
+    with pytest.raises(ValueError, match="a Jina CLIP adapter V3"):
         LLMAdapterLoader.execute("jina.safetensors")
     save_file(fused, models / "ella" / "adapter.safetensors")
     with pytest.raises(ValueError, match="seems to be an LLM adapter for SDXL.*LLMAdapterLoader"):

@@ -5,6 +5,7 @@ import torch
 from ella_lmd.ella.adapter import AdapterConfig, LLMAdapter
 from ella_lmd.ella.adapter_checkpoint import adapter_config, adapter_state, text_model_config, text_model_state
 from ella_lmd.ella.checkpoint import describe
+from ella_lmd.ella.jina_adapter import JinaAdapter, JinaAdapterConfig
 
 SIZES = {"width": 32, "input_dim": 24, "positions": 16, "tokens": 12, "pooled": 20, "mlp": 64}
 
@@ -90,3 +91,62 @@ def test_text_models_are_told_apart():
         text_model_config(family, state, {})
     with pytest.raises(ValueError, match="seems to be a language model"):
         text_model_state(layer("model.", **{"self_attn.q_norm": (16,)}))
+
+
+def jina(**sizes) -> tuple[JinaAdapter, dict[str, torch.Tensor]]:
+    small = {"width": 32, "input_dim": 24, "pooled": 20, "mlp": 64, "blocks": 2, "heads": 4, **sizes}
+    module = JinaAdapter(JinaAdapterConfig(**small)).eval()
+    state = {k: torch.randn(v.shape) for k, v in module.state_dict().items()}
+    module.load_state_dict(state)
+    return module, state
+
+
+@pytest.mark.parametrize("sizes", [{}, {"positions": 14}, {"positions": 14, "mean_pooled": 10}, {"mean_pooled": 24}])
+@pytest.mark.parametrize("prefix", ["", "module.", "adapter."])
+def test_a_jina_adapter_is_known_by_its_shapes(sizes, prefix):
+    module, state = jina(**sizes)
+    for naming in (dict, fused):
+        renamed = {prefix + k: v for k, v in naming(state).items()}
+        found = adapter_state(renamed)
+        assert found.keys() == state.keys() and all(torch.equal(found[k], state[k]) for k in state)
+        assert adapter_config(found, "4") == module.config
+        assert "Jina CLIP adapter for SDXL; it belongs in models/llm_adapters" in describe(renamed)
+
+
+def test_a_wrong_jina_adapter_is_explained():
+    _, state = jina(positions=14)
+    gate = {"model.layer_fusion.channel_gate": torch.zeros(1)}
+    for missing in ("seq_projection.0.weight", "attention_pooler.query", "attention_blocks.1.norm1.bias"):
+        with pytest.raises(ValueError, match=f"{missing} is missing"):
+            adapter_config({k: v for k, v in state.items() if k != missing}, "4")
+    with pytest.raises(ValueError, match=r"attention_blocks\.3\.\S+ does not belong there"):
+        adapter_config({k.replace("blocks.1.", "blocks.3."): v for k, v in state.items()}, "4")
+    with pytest.raises(ValueError, match="can't have 5 attention heads"):
+        adapter_config(state, "4", pooler_heads="5")
+    with pytest.raises(ValueError, match="a Jina CLIP adapter V3"):
+        adapter_config(adapter_state({"model." + k: v for k, v in state.items()} | gate))
+
+
+@pytest.mark.parametrize("sizes", [{"positions": 14}, {"mean_pooled": 24}])
+def test_a_jina_adapter_gives_a_row_for_each_token_and_reads_no_padding(sizes):
+    module, _ = jina(**sizes)
+    text = torch.randn(1, 5, 24)
+    mask = torch.tensor([[0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]])
+    padded = torch.cat([torch.randn(1, 1, 24), text], dim=1).expand(2, -1, -1)
+    alone, other = module(padded[:1], mask[:1]), module(padded, mask)
+    assert alone[0].shape == (1, 6, 32) and alone[1].shape == (1, 20)
+    noise = padded[:1].clone()
+    noise[:, 0] = 9.0
+    for changed in (module(noise, mask[:1]), (other[0][:1], other[1][:1])):
+        torch.testing.assert_close(changed[0][:, 1:], alone[0][:, 1:], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(changed[1], alone[1], atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="no row"):
+        module(padded, 0 * mask)
+    if module.config.positions:
+        with pytest.raises(ValueError, match="at most 14 tokens, it received 15"):
+            module(torch.zeros(1, 15, 24))
+
+
+def test_a_jina_adapter_reads_what_it_was_trained_with_and_not_its_padding():
+    lengths = {0: 512, 14: 14, 512: 512, 539: 512, 1078: 1024}
+    assert {n: JinaAdapterConfig(positions=n).longest for n in lengths} == lengths

@@ -7,8 +7,9 @@ import comfy.model_patcher
 import comfy.ops
 import torch
 
-from ....ella.adapter import AdapterConfig, LLMAdapter
-from ....ella.adapter_checkpoint import adapter_config, adapter_state
+from ....ella.adapter import AdapterConfig
+from ....ella.adapter_checkpoint import adapter_config, adapter_state, build_adapter
+from ....ella.jina_adapter import JinaAdapterConfig
 from .. import model_files
 from . import files
 from .text_model import TextModel
@@ -26,13 +27,13 @@ class HostedAdapter:
         self.patcher, self.name = patcher, name
 
     @property
-    def config(self) -> AdapterConfig:
+    def config(self) -> AdapterConfig | JinaAdapterConfig:
         """The sizes that were read from the file."""
         return self.patcher.model.config
 
     def __call__(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features (1, L, input_dim) -> tokens (1, tokens, width) and pooled (1, pooled), float32, where the host keeps
-        conditioning. The adapter computes in float32, as its authors' code does."""
+        """Features (1, L, input_dim) -> tokens (1, T, width) and pooled (1, pooled), float32, where the host keeps
+        conditioning; T is the adapter's own number, or L. It computes in float32, as its authors' code does."""
         comfy.model_management.load_models_gpu([self.patcher])
         with torch.no_grad():
             tokens, pooled = self.patcher.model(features.to(self.patcher.load_device, torch.float32))
@@ -51,14 +52,14 @@ def load_adapter(name: str) -> HostedAdapter:
     state, metadata = model_files.load(path, REMEDY)
     try:
         state = adapter_state(state)
-        config = adapter_config(state, heads=metadata.get("heads"))
+        config = adapter_config(state, metadata.get("heads"), metadata.get("pooler_heads"))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     model_files.check_numbers(path, state, state, REMEDY)
     kinds = {v.dtype for v in state.values()}
     dtype = kinds.pop() if len(kinds) == 1 and kinds <= set(_STORED) else torch.float32
     offload = comfy.model_management.unet_offload_device()
-    module = LLMAdapter(
+    module = build_adapter(
         config, operations=comfy.ops.manual_cast, cast=comfy.ops.cast_to_input, dtype=dtype, device=offload
     ).eval()
     patcher = comfy.model_patcher.CoreModelPatcher(
@@ -92,6 +93,6 @@ def encode(
             f"'{encoder.name}' gives width {encoder.width}. Choose the one that the adapter was trained with in "
             "LLMAdapterTextEncoderLoader (width 1152: Gemma-3-1b, width 2304: T5Gemma-2b)."
         )
-    positions = adapter.config.positions
-    tokens, pooled = adapter(encoder.features(text, min(limit or positions, positions), system))
+    longest = adapter.config.longest
+    tokens, pooled = adapter(encoder.features(text, min(limit or longest, longest), system))
     return [[tokens, {"pooled_output": pooled}]]
