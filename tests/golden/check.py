@@ -36,7 +36,8 @@ def check_lmd(folder: Path) -> list[tuple[str, int, int, list[str]]]:
 
     cases = load("golden_lmd_cases", HERE / "lmd_cases.py")
     plus = load("golden_lmd_plus_cases", HERE / "lmd_plus_cases.py")
-    handlers = {**cases.HANDLERS, **load("golden_plan_cases", HERE / "plan_cases.py").HANDLERS, **plus.HANDLERS}
+    others = [load(f"golden_{name}", HERE / f"{name}.py") for name in ("plan_cases", "refine_cases")]
+    handlers = {name: handler for module in (cases, plus, *others) for name, handler in module.HANDLERS.items()}
     deviations = {**cases.DEVIATIONS, **plus.DEVIATIONS}
     rows = []
     for path in sorted(folder.glob("*.json")):

@@ -628,7 +628,24 @@ def run_community(h, case: dict, expected: dict, tensors: dict) -> None:
     check_energies(list(enumerate(float(e[0]) for _, _, e in trace.rows)), list(enumerate(expected["energy_log"])))
 
 
+RECIPE = {
+    "weight": weight,
+    "normal": lambda name, shape: normal(name, *shape),
+    "features": lambda name, shape: normal(f"features {name}", *shape),
+    "pooled": lambda name, shape: normal(f"pooled {name}", *shape),
+}
+
+
+def check_recipe(case: dict, expected: dict, tensors: dict) -> None:
+    """The functions above that make weights, features and noise from names."""
+    found = RECIPE[case["function"]](case["name"], tuple(case["shape"]))
+    equal(found.flatten()[:3].tolist(), expected["first"], "first values")
+    total = float(found.double().sum())
+    assert abs(total - expected["sum"]) <= 1e-5 * max(1.0, abs(expected["sum"])), f"sum: {total}, not {expected['sum']}"
+
+
 HANDLERS = {
+    "recipe": check_recipe,
     "lmdplus_run": check_run,
     "gligen_position": check_position,
     "gligen_fuser": check_fuser,
