@@ -57,12 +57,20 @@ class Attention(nn.Module):
 
     def forward(self, query: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
         """query (B, N, W) reads source (B, L, W) where mask (B, L), true for rows that count, lets it."""
-        q, k, v = (
-            x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for x in (self.q_proj(query), self.k_proj(source), self.v_proj(source))
-        )
+        q, k, v = map(self._heads, (self.q_proj(query), self.k_proj(source), self.v_proj(source)))
         allowed = None if mask is None else mask[:, None, None, :]
         return self.out_proj(F.scaled_dot_product_attention(q, k, v, allowed).transpose(1, 2).flatten(2))
+
+    def probabilities(self, query: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
+        """How much each query attends to each row of the source: (B, heads, N, L), for the same inputs as `forward`."""
+        q, k = self._heads(self.q_proj(query)), self._heads(self.k_proj(source))
+        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, None, None, :], -torch.inf)
+        return scores.softmax(dim=-1)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, rows, W / heads)
 
 
 class AdapterBlock(nn.Module):
@@ -152,8 +160,12 @@ class LLMAdapter(nn.Module):
         z = self._compress(h, mask)
         for block in self.narrow_attention_blocks:
             z = block(z)
+        return z, self.pool(z)
+
+    def pool(self, z: Tensor) -> Tensor:
+        """Tokens (B, T, W) -> pooled vectors (B, P)."""
         token = self.cast(self.pooling_token, z).expand(len(z), -1, -1)
-        return z, self.pooled_projection(self.pooling_attention(token, z)[:, 0])
+        return self.pooled_projection(self.pooling_attention(token, z)[:, 0])
 
     def _compress(self, h: Tensor, mask: Tensor | None) -> Tensor:
         """Text rows of any number -> T tokens: learned queries read them, and a gate mixes what they read with themselves."""

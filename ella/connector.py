@@ -114,6 +114,15 @@ class LatentAttention(nn.Module):
             )
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
+    def probabilities(self, query: Tensor, text: Tensor) -> Tensor:
+        """How much each query attends to the N queries and to the text: (B, heads, N, N + L), as in `forward`."""
+        size = 2 * query.shape[-1]
+        weight, bias = self.cast(self.in_proj_weight, query)[:size], self.cast(self.in_proj_bias, query)[:size]
+        rows = torch.cat([query, text], dim=1)
+        q, k = (self._heads(x) for x in F.linear(rows, weight, bias).chunk(2, dim=-1))
+        q = q[:, :, : query.shape[1]]
+        return (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(dim=-1)
+
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, tokens, W / heads)
 

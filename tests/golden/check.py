@@ -17,6 +17,8 @@ ADAPTER_FILES = (
     "llm_adapter_cases.safetensors",
     "jina_v2_cases.safetensors",
     "text_cases.safetensors",
+    "attention_rollout.safetensors",
+    "gemma3_chat_ids.json",
     "full_shapes.json",
 )
 
