@@ -14,6 +14,8 @@ WEIGHTS = Path(__file__).parent / "weights" / "demo.safetensors"
 
 GLIGEN_WEIGHTS = WEIGHTS.with_name("gligen.safetensors")
 
+TRANSFORMER_WEIGHTS = WEIGHTS.with_name("transformer.safetensors")
+
 CONTEXT = 128
 """Width of the text features."""
 

@@ -18,17 +18,22 @@ class LMDDemoModel(io.ComfyNode):
             "triangle, star, heart, cross, ring, moon) on simple backgrounds, 128x128 pixels, seconds per image on a "
             "CPU. It takes the place of Load Checkpoint, for trying out layouts without downloading anything.",
             search_aliases=["LMD checkpoint", "tiny model", "toy model", "test model"],
-            inputs=[],
+            inputs=[
+                io.Combo.Input("architecture", options=list(demo_model.MODELS), default=demo_model.UNET_MODEL,
+                               optional=True,
+                               tooltip="U-Net: of Stable Diffusion 1.5's kind. transformer: of the kind of Lumina 2 and "
+                               "Z-Image, to try layouts on that; sample it with euler and simple."),
+            ],
             outputs=[
-                io.Model.Output(tooltip="A U-Net of Stable Diffusion 1.5's kind; use it at 128x128 pixels."),
+                io.Model.Output(tooltip="The U-Net or the transformer; use it at 128x128 pixels."),
                 io.Clip.Output(tooltip="Its text encoder, with Stable Diffusion 1.5's tokenizer."),
                 io.Vae.Output(tooltip="Its autoencoder, eight pixels to a latent cell."),
             ],
-        )
+        )  # fmt: skip
 
     @classmethod
-    def execute(cls) -> io.NodeOutput:
-        return io.NodeOutput(*demo_model.load())
+    def execute(cls, architecture=demo_model.UNET_MODEL) -> io.NodeOutput:
+        return io.NodeOutput(*demo_model.load(kind=architecture))
 
 
 NODES = [LMDDemoModel]

@@ -1,4 +1,4 @@
-"""The demo model in the host's own classes: UNetModel, CLIPTextModel, AutoencoderKL, built from `demo/model.py`.
+"""The demo model in the host's own classes: UNetModel or NextDiT, CLIPTextModel, AutoencoderKL; see `demo/model.py`.
 
 The file of weights is small because its text encoder knows only the tokens of the training captions: a table of their
 ids and one row each, row 0 standing for every other token. Loading spreads the rows over the host's full table, so the
@@ -14,6 +14,7 @@ from typing import Any
 
 import comfy.clip_model
 import comfy.latent_formats
+import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
@@ -30,10 +31,12 @@ from comfy.supported_models_base import BASE, ClipTarget
 
 from ...demo import latents, model
 from . import model_files
+from .choices import one_of
 
 UNET, TEXT, VAE, VOCABULARY = "model.diffusion_model.", "cond_stage_model.", "first_stage_model.", "vocabulary"
 """Prefixes of the weights in the file, named as in SD1.5's checkpoints, and the key of the table of token ids."""
 REMEDY = "It comes with this pack: install the pack again."
+UNET_MODEL, TRANSFORMER_MODEL = MODELS = ("U-Net", "transformer")
 
 
 class LatentFormat(comfy.latent_formats.SD15):
@@ -54,6 +57,16 @@ class ModelConfig(BASE):
     memory_usage_factor = 1.0
 
 
+class TransformerConfig(ModelConfig):
+    """The same about the transformer: a straight flow, as Lumina 2's, with times that are not shifted."""
+
+    sampling_settings = {"multiplier": 1.0, "shift": 1.0}
+
+    def get_model(self, state_dict, prefix="", device=None):  # noqa: ARG002 (the host's signature)
+        """The host's wrapper of NextDiT."""
+        return comfy.model_base.Lumina2(self, device=device)
+
+
 class TextModel(SD1ClipModel):
     """SD1ClipModel around the small text encoder."""
 
@@ -64,33 +77,48 @@ class TextModel(SD1ClipModel):
         super().__init__(device=device, dtype=dtype, model_options=model_options, clip_model=encoder)
 
 
-def load(path: Path | None = None) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
-    """MODEL, CLIP and VAE of the demo model, as a checkpoint loader gives them.
+def load(
+    path: Path | None = None, kind: str = UNET_MODEL
+) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
+    """MODEL, CLIP and VAE of the demo model, as a checkpoint loader gives them; `kind` is one of MODELS.
+
+    Both denoisers share the text encoder and the autoencoder of `path` (by default the shipped file).
 
     Raises:
         FileNotFoundError: there is no file of weights.
-        ValueError: the file is damaged or another one.
+        ValueError: the file is damaged or another one, or there is no such kind.
     """
+    kind = one_of(kind, MODELS, "architecture", "LMD Demo Model")
     path = path or model.WEIGHTS
+    state = _read(path, VOCABULARY)
+    vae = comfy.sd.VAE(sd=_part(state, VAE), config={"params": model.VAE})
+    denoiser = state if kind == UNET_MODEL else _read(model.TRANSFORMER_WEIGHTS, f"{UNET}x_embedder.weight")
+    return _load_denoiser(_part(denoiser, UNET), kind), _load_text(_part(state, TEXT), state[VOCABULARY]), vae
+
+
+def _read(path: Path, wanted: str) -> dict[str, torch.Tensor]:
+    """The tensors of one of this model's files, which must hold the key `wanted`."""
     if not path.exists():
         raise FileNotFoundError(
             f"The demo model's weights are missing: no file {path}. They come with the repository; to train them again, "
             "see demo/README.md."
         )
     state, _ = model_files.load(str(path), REMEDY)
-    if VOCABULARY not in state:
+    if wanted not in state:
         raise model_files.wrong_kind(str(path), state, "the demo model", REMEDY)
     model_files.check_numbers(str(path), state, [k for k in state if k != VOCABULARY], REMEDY)
-
-    def part(prefix: str) -> dict[str, torch.Tensor]:
-        return comfy.utils.state_dict_prefix_replace(dict(state), {prefix: ""}, filter_keys=True)
-
-    vae = comfy.sd.VAE(sd=part(VAE), config={"params": model.VAE})
-    return _load_unet(part(UNET)), _load_text(part(TEXT), state[VOCABULARY]), vae
+    return state
 
 
-def _load_unet(state: dict[str, torch.Tensor]) -> comfy.model_patcher.ModelPatcher:
-    config = ModelConfig({**model.UNET, "use_temporal_attention": False})
+def _part(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return comfy.utils.state_dict_prefix_replace(dict(state), {prefix: ""}, filter_keys=True)
+
+
+def _load_denoiser(state: dict[str, torch.Tensor], kind: str) -> comfy.model_patcher.ModelPatcher:
+    unet = kind == UNET_MODEL
+    config = (
+        ModelConfig({**model.UNET, "use_temporal_attention": False}) if unet else TransformerConfig(model.TRANSFORMER)
+    )
     config.set_inference_dtype(torch.float32, None)  # on every device: at this size half precision gains nothing
     base = config.get_model(state)
     device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()

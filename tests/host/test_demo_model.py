@@ -12,7 +12,7 @@ from ella_lmd.evaluation import demo_detector, demo_world
 from ella_lmd.nodes.demo import LMDDemoModel
 from ella_lmd.nodes.host import demo_model
 from ella_lmd.nodes.host.guidance import attention, grounding
-from ella_lmd.tools.demo_model import data, train_gligen
+from ella_lmd.tools.demo_model import data, train_gligen, train_transformer
 from safetensors.torch import save_file
 
 import nodes
@@ -54,6 +54,38 @@ def test_all_weights_are_there_and_small(caplog):
 def test_missing_weights_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.safetensors.*demo/README\.md"):
         demo_model.load(tmp_path / "nowhere.safetensors")
+
+
+def test_a_trained_transformer_comes_back_whole(tmp_path, monkeypatch):
+    """The training's weights through the export's names and the node: a flow model on the U-Net's text and pictures."""
+    trained = demo_model.empty_transformer()
+    train_transformer.initialise(trained)
+    path = tmp_path / "transformer.safetensors"
+    save_file({demo_model.UNET + k: v.half() for k, v in trained.state_dict().items()}, path)
+    assert path.stat().st_size <= 8e6
+    monkeypatch.setattr(model, "TRANSFORMER_WEIGHTS", path)
+    with torch.inference_mode():
+        found = LMDDemoModel.execute("transformer").args
+    loaded = found[0].model.diffusion_model.state_dict()
+    assert loaded.keys() == trained.state_dict().keys()
+    for key, value in trained.state_dict().items():
+        assert torch.equal(loaded[key].float(), value.half().float()), key
+    assert found[0].get_model_object("model_sampling").percent_to_sigma(0.5) == pytest.approx(0.5)
+    x, t, context = torch.randn(1, 4, 16, 16), torch.tensor([0.3]), encode(found[1], PROMPT)[0][0]
+    with torch.no_grad():
+        velocity = trained(x, t, context, context.shape[1])
+        clean = found[0].model.apply_model(x, t, c_crossattn=context, num_tokens=77)
+    torch.testing.assert_close(clean, x - 0.3 * velocity, atol=2e-3, rtol=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("choice", "error", "words"),
+    [("transformer", FileNotFoundError, "nowhere.safetensors"), ("both", ValueError, "'U-Net', 'transformer'")],
+)
+def test_a_missing_or_unknown_architecture_is_named(choice, error, words, tmp_path, monkeypatch):
+    monkeypatch.setattr(model, "TRANSFORMER_WEIGHTS", tmp_path / "nowhere.safetensors")
+    with pytest.raises(error, match=words):
+        LMDDemoModel.execute(choice)
 
 
 def test_lmd_finds_its_layers_by_the_rule_of_sd15(demo):

@@ -4,10 +4,11 @@
     python run.py python tools/demo_model/train.py vae          autoencoder; half an hour; the two may run side by side
     python run.py python tools/demo_model/train.py export       the averaged weights, in half precision, into demo/weights
     python run.py python tools/demo_model/train.py transformer  a transformer on the same text features; hours
+    python run.py python tools/demo_model/train.py export-transformer   its averaged weights, into demo/weights
     python run.py python tools/demo_model/train.py gligen       a GLIGEN adapter for the shipped denoiser
     python run.py python tools/demo_model/train.py export-gligen     its averaged weights, into demo/weights
 
-The last two are unfinished: no weights of the transformer are shipped, and 475 steps of the adapter placed nothing.
+The adapter is unfinished: its 475 steps placed nothing.
 
 Checkpoints, losses (denoiser.csv) and sample grids are written every few minutes.
 """
@@ -19,6 +20,8 @@ import os
 from pathlib import Path
 
 from ella_lmd.tools.host_setup import HOME, prepare_host
+
+STAGES = ("denoiser", "vae", "transformer", "gligen", "export", "export-transformer", "export-gligen")
 
 
 def export(home: Path) -> None:
@@ -55,9 +58,21 @@ def export_gligen(home: Path) -> None:
     save_file(train_gligen.file_state(saved["average"]), model.GLIGEN_WEIGHTS, {"gligen_steps": str(saved["step"])})
 
 
+def export_transformer(home: Path) -> None:
+    """Write the averaged weights of the transformer in half precision to demo/weights."""
+    import torch
+    from ella_lmd.demo import model
+    from ella_lmd.nodes.host import demo_model
+    from safetensors.torch import save_file
+
+    saved = torch.load(home / "transformer.pt")
+    state = {demo_model.UNET + key: value.half().contiguous() for key, value in saved["average"].items()}
+    save_file(state, model.TRANSFORMER_WEIGHTS, {"transformer_steps": str(saved["step"])})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=("denoiser", "vae", "transformer", "gligen", "export", "export-gligen"))
+    parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--steps", type=int, help="train up to this many steps in all")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -71,6 +86,8 @@ def main() -> None:
     prepare_host("--use-pytorch-cross-attention", threads=options.threads)
     if options.stage == "export":
         return export(options.home)
+    if options.stage == "export-transformer":
+        return export_transformer(options.home)
     if options.stage == "export-gligen":
         return export_gligen(options.home)
     from ella_lmd.tools.demo_model import train_denoiser, train_vae
