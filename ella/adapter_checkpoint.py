@@ -11,6 +11,7 @@ from torch import Tensor
 from .adapter import AdapterConfig, LLMAdapter
 from .checkpoint import _blocks, describe
 from .jina_adapter import JinaAdapter, JinaAdapterConfig
+from .jina_text import jina_text_config, jina_text_state
 
 USUAL_HEADS = 16
 USUAL_POOLER_HEADS = 8
@@ -167,14 +168,20 @@ def differences(state: Mapping[str, Tensor], wanted: Mapping[str, Iterable[int]]
     return "; ".join(found[:5]) + more
 
 
-def text_model_state(state: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
-    """Which text model a file holds ("gemma3" or "t5gemma"), and its tensors under the names of the release.
+def text_model_state(
+    state: Mapping[str, Tensor], given: Mapping[str, Any] | None = None
+) -> tuple[str, dict[str, Tensor]]:
+    """Which text model a file holds ("gemma3", "t5gemma" or "jina"), and its tensors under the names of the release.
 
-    An output head, an image tower and a decoder are left out; prefixes of re-saved files are cut.
+    An output head, an image tower and a decoder are left out; prefixes of re-saved files are cut. `given` is what a
+    config.json says; only a Jina text encoder with several tasks needs it.
 
     Raises:
-        ValueError: neither; the message says what it seems to be.
+        ValueError: none of them; the message says what it seems to be.
     """
+    jina = jina_text_state(state, given or {})
+    if jina is not None:
+        return "jina", jina
     for family, mark, own in (
         ("t5gemma", "layers.0.pre_self_attn_layernorm.weight", "model.encoder."),
         ("gemma3", "layers.0.self_attn.q_norm.weight", "model."),
@@ -185,8 +192,8 @@ def text_model_state(state: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor
             if family == "t5gemma" or own + "layers.0.pre_feedforward_layernorm.weight" in found:
                 return family, {k: v for k, v in found.items() if not k.startswith("model.lm_head.")}
     raise ValueError(
-        f"This is no text encoder of an LLM adapter: it seems to be {describe(state)}. Choose Gemma-3-1b or the encoder "
-        "of T5Gemma-2b, whichever the adapter was trained with, in LLMAdapterTextEncoderLoader."
+        f"This is no text encoder of an LLM adapter: it seems to be {describe(state)}. Choose Gemma-3-1b, the encoder "
+        "of T5Gemma-2b or Jina CLIP v2, whichever the adapter was trained with, in LLMAdapterTextEncoderLoader."
     )
 
 
@@ -196,11 +203,13 @@ def text_model_config(family: str, state: Mapping[str, Tensor], given: Mapping[s
     Args:
         family: as `text_model_state` gives it.
         state: its tensors, as `text_model_state` gives them.
-        given: what a config.json says; needed for the width of a head in T5Gemma, where it is not 256.
+        given: what a config.json says; needed for heads of another width than the release's in T5Gemma and Jina.
 
     Raises:
         ValueError: a tensor that tells a size is missing or has another shape.
     """
+    if family == "jina":
+        return jina_text_config(state, given)
     root = "model." if family == "gemma3" else "model.encoder."
     layer = root + "layers.0."
     keys = [root + "embed_tokens.weight", layer + "mlp.gate_proj.weight"]

@@ -30,6 +30,10 @@ _FAMILIES = (
         r"layers\.0\.pre_self_attn_layernorm\.",
         "T5Gemma; it belongs in models/text_encoders, for LLMAdapterTextEncoderLoader",
     ),
+    (
+        r"encoder\.layers\.0\.mixer\.Wqkv\.",
+        "Jina CLIP v2; it belongs in models/text_encoders, for LLMAdapterTextEncoderLoader",
+    ),
     (r"^model\.diffusion_model\.", "a whole Stable Diffusion checkpoint; it belongs in models/checkpoints"),
     (r"(^|\.)lora_(up|down|A|B)\.|\.(lokr_w\d|hada_w\d)", "a LoRA; it belongs in models/loras"),
     (

@@ -20,8 +20,8 @@ class LLMAdapterLoader(io.ComfyNode):
             display_name="Load LLM Adapter (SDXL)",
             category=CATEGORY,
             description="Loads an adapter that turns a language model's features into conditioning for SDXL models, "
-            "such as RouWei-Gemma and RouWei-T5Gemma.",
-            search_aliases=["RouWei-Gemma", "RouWei-T5Gemma", "ELLA SDXL", "LLM to SDXL adapter"],
+            "such as RouWei-Gemma, RouWei-T5Gemma and Jina CLIP v2 adapters.",
+            search_aliases=["RouWei-Gemma", "RouWei-T5Gemma", "Jina CLIP", "ELLA SDXL", "LLM to SDXL adapter"],
             inputs=[
                 io.Combo.Input("adapter_name", options=files.adapter_names(), tooltip="A file in models/llm_adapters."),
             ],
@@ -44,15 +44,15 @@ class LLMAdapterTextEncoderLoader(io.ComfyNode):
             node_id="LLMAdapterTextEncoderLoader",
             display_name="Load LLM Adapter Text Encoder",
             category=CATEGORY,
-            description="Loads the language model that reads the prompt for an LLM adapter: Gemma-3-1b or the encoder "
-            "of T5Gemma-2b. Nothing is downloaded.",
-            search_aliases=["gemma 3", "T5Gemma", "RouWei-Gemma", "RouWei-T5Gemma"],
+            description="Loads the language model that reads the prompt for an LLM adapter: Gemma-3-1b, the encoder "
+            "of T5Gemma-2b or Jina CLIP v2. Nothing is downloaded.",
+            search_aliases=["gemma 3", "T5Gemma", "Jina CLIP", "RouWei-Gemma", "RouWei-T5Gemma"],
             inputs=[
                 io.Combo.Input(
                     "encoder_name",
                     options=files.text_model_names(),
                     tooltip="A folder or a .safetensors file in models/text_encoders, models/llm or models/LLM, with "
-                    "tokenizer.json or tokenizer.model beside the weights.",
+                    "the tokenizer (such as tokenizer.json) beside the weights.",
                 ),
             ],
             outputs=[TextModelType.Output(display_name="text_encoder", tooltip="For LLM Adapter Encode.")],
@@ -93,7 +93,7 @@ class LLMAdapterEncode(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip="What Gemma is told before the prompt. Keep it: the adapters were trained with it. T5Gemma "
-                    "reads the prompt alone.",
+                    "and Jina CLIP v2 read the prompt alone.",
                 ),
             ],
             outputs=[

@@ -7,7 +7,9 @@ import shutil
 from pathlib import Path
 
 import torch
-from ella_lmd.ella.adapter import AdapterConfig, LLMAdapter
+from ella_lmd.ella.adapter import AdapterConfig
+from ella_lmd.ella.adapter_checkpoint import build_adapter
+from ella_lmd.ella.jina_adapter import JinaAdapterConfig
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -31,17 +33,30 @@ WORDS = [
     "model",
 ]
 SPECIALS = ("<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>", "<unk>")
+JINA_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
+STATES = {"gemma3": "gemma3_tiny_state", "t5gemma": "t5gemma_tiny_state", "jina": "jina_text_tiny_state"}
 TEXT_WIDTH = 32  # of the tiny text encoders
 
 
 def adapter_state(**sizes) -> dict[str, torch.Tensor]:
     """308 tokens of width 2048 with narrow MLPs, in half precision (about 160 MB)."""
-    config = AdapterConfig(**{"input_dim": TEXT_WIDTH, "positions": 64, "mlp": 32, "wide": 1, "narrow": 1, **sizes})
+    return _weights(
+        AdapterConfig(**{"input_dim": TEXT_WIDTH, "positions": 64, "mlp": 32, "wide": 1, "narrow": 1, **sizes})
+    )
+
+
+def jina_adapter_state(**sizes) -> dict[str, torch.Tensor]:
+    """A token of width 2048 for each of the text's, in half precision (about 80 MB)."""
+    return _weights(JinaAdapterConfig(**{"input_dim": TEXT_WIDTH, "mlp": 32, "blocks": 1, **sizes}))
+
+
+def _weights(config: AdapterConfig | JinaAdapterConfig) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(7)
     state = {}
-    for key, meta in LLMAdapter(config, device="meta").state_dict().items():
-        state[key] = torch.randn(meta.shape, generator=generator) * (meta.shape[-1] ** -0.5 if meta.ndim > 1 else 0.1)
-        state[key] = (state[key] + (meta.ndim == 1 and "norm" in key and key.endswith("weight"))).half()
+    for key, meta in build_adapter(config, device="meta").state_dict().items():
+        norm = meta.ndim == 1 and key.endswith("weight")  # of a LayerNorm, which is about 1
+        spread = meta.shape[-1] ** -0.5 if meta.ndim > 1 else 0.1
+        state[key] = (torch.randn(meta.shape, generator=generator) * spread + norm).half()
     return state
 
 
@@ -56,8 +71,8 @@ def write_tokenizer(folder: Path, specials=SPECIALS) -> None:
 def write_encoder(folder: Path, family: str) -> None:
     """One file with its sizes in its metadata, and the tokenizer beside it."""
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(GOLDEN / f"{family}_tiny_state.safetensors", folder / "model.safetensors")
-    write_tokenizer(folder)
+    shutil.copy(GOLDEN / f"{STATES[family]}.safetensors", folder / "model.safetensors")
+    write_tokenizer(folder, JINA_SPECIALS if family == "jina" else SPECIALS)
 
 
 def write_config(folder: Path, **sizes) -> None:
@@ -66,3 +81,7 @@ def write_config(folder: Path, **sizes) -> None:
 
 def write_adapter(path: Path, **sizes) -> None:
     save_file(adapter_state(**sizes), path)
+
+
+def write_jina_adapter(path: Path, **sizes) -> None:
+    save_file(jina_adapter_state(**sizes), path)

@@ -150,3 +150,25 @@ def test_a_jina_adapter_gives_a_row_for_each_token_and_reads_no_padding(sizes):
 def test_a_jina_adapter_reads_what_it_was_trained_with_and_not_its_padding():
     lengths = {0: 512, 14: 14, 512: 512, 539: 512, 1078: 1024}
     assert {n: JinaAdapterConfig(positions=n).longest for n in lengths} == lengths
+
+
+def test_jinas_text_encoder_is_known_in_whatever_file_it_lies():
+    layers = {
+        "embeddings.word_embeddings.weight": (90, 128),
+        "embeddings.token_type_embeddings.weight": (1, 128),
+        "emb_ln.weight": (128,),
+        "encoder.layers.0.mixer.Wqkv.weight": (384, 128),
+        "encoder.layers.0.mlp.fc1.weight": (64, 128),
+    }
+    for prefix in ("model.", "", "roberta.", "text_model.transformer.roberta."):
+        file = {prefix + k: torch.zeros(v) for k, v in layers.items()}
+        file |= {prefix + "pooler.dense.weight": torch.zeros(3), "vision_model.blocks.0.attn.weight": torch.zeros(3)}
+        family, state = text_model_state(file)
+        assert family == "jina" and state.keys() == {"model." + k for k in layers} and "Jina CLIP v2" in describe(file)
+        config = text_model_config(family, state, {})
+        assert (config["num_attention_heads"], config["num_hidden_layers"], config["vocab_size"]) == (2, 1, 90)
+    for odd in (0, 3, "2", True):
+        with pytest.raises(ValueError, match="heads"):
+            text_model_config(family, state, {"num_attention_heads": odd})
+    with pytest.raises(ValueError, match=r"fc1\.weight is missing"):
+        text_model_config(family, {k: v for k, v in state.items() if "fc1" not in k}, {})

@@ -91,7 +91,7 @@ def encode(
         raise ValueError(
             f"The adapter '{adapter.name}' reads text features of width {adapter.config.input_dim}, but the text encoder "
             f"'{encoder.name}' gives width {encoder.width}. Choose the one that the adapter was trained with in "
-            "LLMAdapterTextEncoderLoader (width 1152: Gemma-3-1b, width 2304: T5Gemma-2b)."
+            "LLMAdapterTextEncoderLoader (width 1152: Gemma-3-1b, 2304: T5Gemma-2b, 1024: Jina CLIP v2)."
         )
     longest = adapter.config.longest
     tokens, pooled = adapter(encoder.features(text, min(limit or longest, longest), system))

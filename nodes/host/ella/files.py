@@ -15,7 +15,9 @@ LANGUAGE_MODELS = ("llm", "LLM")  # where the packs before this one keep them
 CONNECTOR_FILE = "ella-sd1.5-tsc-t5xl.safetensors"
 ENCODER_FILE = "the encoder of FLAN-T5-XL (one .safetensors file, or a folder with config.json and model.safetensors)"
 ADAPTER_FILE = "an LLM adapter for SDXL (one .safetensors file)"
-TEXT_MODEL = "Gemma-3-1b or the encoder of T5Gemma-2b (a folder as on Hugging Face, or one .safetensors file)"
+TEXT_MODEL = (
+    "Gemma-3-1b, the encoder of T5Gemma-2b or Jina CLIP v2 (a folder as on Hugging Face, or one .safetensors file)"
+)
 WEIGHTS = (".safetensors", ".sft", ".bin", ".pt", ".pth", ".ckpt")
 
 

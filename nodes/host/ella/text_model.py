@@ -1,4 +1,4 @@
-"""Gemma 3 and T5Gemma on the host's own classes, as the text encoders of LLM adapters.
+"""Gemma 3, T5Gemma and Jina CLIP v2 on the host's own classes, as the text encoders of LLM adapters.
 
 Ids go through the host's CLIP object, so memory management, offloading and dtypes are its own. Nothing is padded: the
 models and adapters give the same without padding.
@@ -19,7 +19,7 @@ import comfy.sd
 import comfy.utils
 import torch
 from comfy import sd1_clip
-from comfy.text_encoders import llama, sa3
+from comfy.text_encoders import jina_clip_2, llama, sa3
 
 from ....ella.adapter_checkpoint import differences, text_model_config, text_model_state
 from .. import model_files
@@ -67,15 +67,25 @@ class T5Gemma(sa3.T5GemmaModel):
         self.model = sa3.T5GemmaBody(config, device, dtype, operations)
 
 
-_CLASSES: dict[str, Any] = {"gemma3": Gemma3, "t5gemma": T5Gemma}
+_CLASSES: dict[str, Any] = {"gemma3": Gemma3, "t5gemma": T5Gemma, "jina": jina_clip_2.XLMRobertaModel}
+_SPECIAL_IDS = {"gemma3": {"start": 2, "pad": 0}, "t5gemma": {"start": 2, "pad": 0}, "jina": {"start": 0, "pad": 1}}
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """The ids of a text and how many of their rows, at the front, are not the adapter's."""
+    """The ids of a text, how many of their rows, at the front, are not the adapter's, and how many ids end every text."""
 
     ids: list[int]
     skipped: int = 0
+    ending: int = 0
+
+    def cut(self, limit: int) -> list[int]:
+        """Ids that give at most `limit` rows; those that end every text stay."""
+        whole = self.skipped + limit
+        if len(self.ids) <= whole:
+            return self.ids
+        kept = min(self.ending, limit)
+        return self.ids[: whole - kept] + self.ids[len(self.ids) - kept :]
 
 
 class TextModel:
@@ -92,6 +102,9 @@ class TextModel:
 
     def prompt(self, text: str, system: str | None = None) -> Prompt:
         """Ids as the adapters' authors make them; Gemma reads the text in its chat template, whose start is counted."""
+        if self.family == "jina":
+            start, end = self.tokenize("<s>"), self.tokenize("</s>")
+            return Prompt([*start, *self.tokenize(text), *end], ending=len(end))
         if self.family == "t5gemma":
             return Prompt(self.tokenize(text + "<eos>"))
         start = f"<bos><start_of_turn>user\n{SYSTEM if system is None else system}\n\n"
@@ -110,11 +123,11 @@ class TextModel:
         lost = len(prompt.ids) - prompt.skipped - limit
         if lost > 0:
             log.warning(
-                "LLM adapter: the text has %d tokens, the adapter reads %d; its last %d tokens are not used.",
+                "LLM adapter: the text has %d tokens, the adapter reads %d; %d at its end are not used.",
                 lost + limit, limit, lost,
             )  # fmt: skip
         if key not in self._features:
-            pairs = [(i, 1.0) for i in prompt.ids[: prompt.skipped + limit]]
+            pairs = [(i, 1.0) for i in prompt.cut(limit)]
             rows = cast(torch.Tensor, self.clip.encode_from_tokens({KEY: [pairs]}))
             self._features[key] = rows[:, prompt.skipped :].clone()
             while len(self._features) > REMEMBERED_TEXTS:
@@ -124,7 +137,7 @@ class TextModel:
 
 
 def load_text_model(name: str) -> TextModel:
-    """Load Gemma 3 or T5Gemma from a folder or a single file, with its tokenizer.
+    """Load Gemma 3, T5Gemma or Jina CLIP v2 from a folder or a single file, with its tokenizer.
 
     Raises:
         FileNotFoundError: nothing of that name; the message lists the searched folders.
@@ -138,8 +151,9 @@ def load_text_model(name: str) -> TextModel:
         metadata.update(meta)
     embedded = whole.pop("spiece_model", None)
     try:
-        family, state = text_model_state(whole)
-        config = text_model_config(family, state, _given_config(paths[0], metadata))
+        given = _given_config(paths[0], metadata)
+        family, state = text_model_state(whole, given)
+        config = text_model_config(family, state, given)
         with torch.device("meta"):
             model = _CLASSES[family](config, torch.float32, "meta", comfy.ops.disable_weight_init)
         complaints = differences(state, {k: v.shape for k, v in model.state_dict().items()})
@@ -173,7 +187,7 @@ def build_text_model(
     family: str, config: dict[str, Any], state: dict[str, torch.Tensor], tokenize: Callable, name: str
 ) -> TextModel:
     """The text encoder with these weights, all of which are there; `name` is for messages."""
-    stored = state[next(k for k in state if k.endswith("embed_tokens.weight"))].dtype
+    stored = state[next(k for k in state if k.endswith(("embed_tokens.weight", "word_embeddings.weight")))].dtype
     state = {k: v.to(stored) for k, v in state.items()}
 
     class Model(sd1_clip.SDClipModel):
@@ -183,7 +197,7 @@ def build_text_model(
                 dtype=dtype,
                 layer="last",
                 textmodel_json_config=dict(config),
-                special_tokens={"start": 2, "pad": 0},
+                special_tokens=_SPECIAL_IDS[family],
                 layer_norm_hidden_state=False,
                 model_class=_CLASSES[family],
                 enable_attention_masks=True,

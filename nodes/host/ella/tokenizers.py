@@ -13,7 +13,9 @@ Tokenize = Callable[[str], list[int]]
 _SPECIALS = {
     "gemma3": ("<bos>", "<start_of_turn>", "<end_of_turn>"),
     "t5gemma": ("<eos>",),
+    "jina": ("<s>", "</s>"),
 }
+_SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 
 
 def load_tokenizer(folder: str, embedded: torch.Tensor | None, family: str, vocabulary: int) -> Tokenize:
@@ -23,7 +25,7 @@ def load_tokenizer(folder: str, embedded: torch.Tensor | None, family: str, voca
         FileNotFoundError: none of them is there.
         ValueError: it is damaged, or belongs to another model.
     """
-    for name, read in (("tokenizer.json", _from_json), ("tokenizer.model", _from_sentencepiece)):
+    for name, read in (("tokenizer.json", _from_json), *((n, _from_sentencepiece) for n in _SENTENCEPIECE)):
         path = os.path.join(folder, name)
         if embedded is not None:
             path, tokenize = "spiece_model in the file", _sentencepiece(embedded.numpy().tobytes(), family)
@@ -71,12 +73,25 @@ def _sentencepiece(model: bytes, family: str) -> Tokenize:
         pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
     except Exception as error:
         raise ValueError(f"The SentencePiece model of this text encoder is damaged ({error}). Get it again.") from None
+    ids = _numbering(pieces, family)
     known = {s: pieces.piece_to_id(s) for s in _SPECIALS[family]}
-    known = {s: i for s, i in known.items() if i != pieces.unk_id()}
+    known = {s: ids(i) for s, i in known.items() if i != pieces.unk_id()}
     split = re.compile("(" + "|".join(map(re.escape, known)) + ")") if known else None
 
     def tokenize(text: str) -> list[int]:
         parts = split.split(text) if split else [text]
-        return [i for part in parts if part for i in ([known[part]] if part in known else pieces.encode(part))]
+        found = ([known[p]] if p in known else map(ids, pieces.encode(p)) for p in parts if p)
+        return [i for part in found for i in part]
 
     return tokenize
+
+
+def _numbering(pieces, family: str) -> Callable[[int], int]:
+    """From a SentencePiece model's own ids to the text encoder's.
+
+    XLM-RoBERTa's model counts <unk>, <s>, </s>, its text encoder <s>, <pad>, </s>, <unk>; a file that was made from it
+    for this text encoder (in which <s> is 0) counts as the text encoder does.
+    """
+    if family == "jina" and (pieces.unk_id(), pieces.piece_to_id("<s>"), pieces.piece_to_id("</s>")) == (0, 1, 2):
+        return lambda i: {0: 3, 1: 0, 2: 2}.get(i, i + 1)
+    return lambda i: i
