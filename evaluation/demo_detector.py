@@ -60,7 +60,7 @@ def detect(picture: Image.Image | numpy.ndarray) -> list[Detection]:
     if image.size != (SIDE, SIDE):
         image = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     pixels = numpy.asarray(image.convert("RGB")).astype(float)
-    background = _background(pixels)
+    background = background_of(pixels)
     distance, colours = _without_frame(numpy.linalg.norm(pixels - background, axis=-1)), _nearest_colours(pixels)
     distance = _with_pale_insides(distance, pixels, background)
     found = []
@@ -138,7 +138,7 @@ def _palette() -> numpy.ndarray:
     return numpy.array(list(demo_world.COLOURS.values()), dtype=float)
 
 
-def _background(pixels: numpy.ndarray) -> numpy.ndarray:
+def background_of(pixels: numpy.ndarray) -> numpy.ndarray:
     """RGB of a background that changes linearly from top to bottom, fitted to the picture, in the picture's shape.
 
     The fit starts at the border, where objects are rare, and then takes in all pixels near it.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
@@ -117,7 +118,7 @@ def _arc(start: float, stop: float, steps: int) -> list[float]:
     return [start + (stop - start) * i / (steps - 1) for i in range(steps)]
 
 
-def _shade(colour: tuple[int, int, int], factor: float) -> tuple[int, int, int]:
+def _shade(colour: tuple[int, ...], factor: float) -> tuple[int, int, int]:
     return tuple(max(0, min(255, round(c * factor))) for c in colour)
 
 
@@ -133,14 +134,14 @@ def draw_background(scene: Scene, size: int) -> Image.Image:
     return column.resize((size, size))
 
 
-def render(scene: Scene, size: int = 128) -> Image.Image:
+def render(scene: Scene, size: int = 128, colours: Mapping[str, tuple[int, ...]] = COLOURS) -> Image.Image:
     """Draw a scene as an RGB picture of size x size pixels: each object filled, with a darker rim."""
     full = size * SUPERSAMPLING
     image = draw_background(scene, size).resize((full, full))
     draw = ImageDraw.Draw(image)
     for thing in scene.things:
         rim = max(1, round(full * 0.012))
-        colour = COLOURS[thing.colour]
+        colour = colours[thing.colour]
         edge = _shade(colour, RIM)
 
         def place(

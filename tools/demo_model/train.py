@@ -7,8 +7,10 @@
     python run.py python tools/demo_model/train.py export-transformer   its averaged weights, into demo/weights
     python run.py python tools/demo_model/train.py gligen       a GLIGEN adapter for the shipped denoiser
     python run.py python tools/demo_model/train.py export-gligen     its averaged weights, into demo/weights
+    python run.py python tools/demo_model/train.py lora-band    a LoRA for the shipped denoiser; minutes; and lora-pink
+    python run.py python tools/demo_model/train.py export-loras     both, into demo/weights
 
-The adapter is unfinished: its 475 steps placed nothing.
+The GLIGEN adapter is unfinished: its 475 steps placed nothing.
 
 Checkpoints, losses (denoiser.csv) and sample grids are written every few minutes.
 """
@@ -21,7 +23,10 @@ from pathlib import Path
 
 from ella_lmd.tools.host_setup import HOME, prepare_host
 
-STAGES = ("denoiser", "vae", "transformer", "gligen", "export", "export-transformer", "export-gligen")
+STAGES = (
+    "denoiser", "vae", "transformer", "gligen", "lora-band", "lora-pink", "export", "export-transformer", "export-gligen",
+    "export-loras",
+)  # fmt: skip
 
 
 def export(home: Path) -> None:
@@ -70,6 +75,18 @@ def export_transformer(home: Path) -> None:
     save_file(state, model.TRANSFORMER_WEIGHTS, {"transformer_steps": str(saved["step"])})
 
 
+def export_loras(home: Path) -> None:
+    """Write the averaged weights of both LoRAs in half precision to demo/weights."""
+    import torch
+    from ella_lmd.demo import model
+    from ella_lmd.tools.demo_model import train_lora
+    from safetensors.torch import save_file
+
+    for mark, path in model.LORAS.items():
+        saved = torch.load(home / f"lora_{mark}.pt")
+        save_file(train_lora.file_state(saved["average"]), path, {"steps": str(saved["step"])})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", choices=STAGES)
@@ -90,6 +107,13 @@ def main() -> None:
         return export_transformer(options.home)
     if options.stage == "export-gligen":
         return export_gligen(options.home)
+    if options.stage == "export-loras":
+        return export_loras(options.home)
+    if options.stage.startswith("lora-"):
+        from ella_lmd.tools.demo_model import train_lora
+
+        mark = options.stage.removeprefix("lora-")
+        return train_lora.train(options.home, mark, options.steps or train_lora.STEPS, options.seed)
     from ella_lmd.tools.demo_model import train_denoiser, train_vae
 
     if options.stage == "transformer":
