@@ -18,6 +18,7 @@ from .limits import (
     readable,
     within,
 )
+from .object_settings import ObjectSettings
 
 
 @dataclass(frozen=True)
@@ -84,10 +85,11 @@ class Box:
 
 @dataclass(frozen=True)
 class LayoutObject:
-    """One object: a short noun phrase with its article ("a red cat") and its box."""
+    """One object: a short noun phrase with its article ("a red cat"), its box, and what it has of its own."""
 
     phrase: str
     box: Box
+    settings: ObjectSettings = ObjectSettings()
 
     def __post_init__(self) -> None:
         if not self.phrase.strip():
@@ -131,14 +133,11 @@ class Layout:
         return replace(self, width=width, height=height)
 
     def to_json(self) -> dict:
-        """The wire form: boxes `[x, y, w, h]` as fractions, rounded to 1e-6."""
+        """The wire form: boxes `[x, y, w, h]` as fractions, rounded to 1e-6; "settings" where an object has any."""
         return {
             "prompt": self.prompt,
             "canvas": [self.width, self.height],
-            "objects": [
-                {"phrase": o.phrase, "box": [round(v, 6) for v in (o.box.x, o.box.y, o.box.w, o.box.h)]}
-                for o in self.objects
-            ],
+            "objects": [_object_json(o) for o in self.objects],
             "background": self.background,
             "negative": self.negative,
         }
@@ -160,7 +159,7 @@ class Layout:
             try:
                 box = Box(*(float(v) for v in item["box"]))
                 phrase = within(f"the phrase of object {i}", str(item["phrase"]), MAX_PHRASE)
-                objects.append(LayoutObject(phrase, box))
+                objects.append(LayoutObject(phrase, box, ObjectSettings.from_json(item.get("settings") or {})))
             except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise ValueError(
                     f'object {i} must be {{"phrase": text, "box": [x, y, w, h] in 0..1}}, got {repr(item)[:200]}: {error}'
@@ -183,6 +182,13 @@ class Layout:
                 {"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0, "label": o.phrase, "metadata": metadata}
             )
         return [frame]
+
+
+def _object_json(item: LayoutObject) -> dict:
+    box = item.box
+    found = {"phrase": item.phrase, "box": [round(v, 6) for v in (box.x, box.y, box.w, box.h)]}
+    own = item.settings.to_json()
+    return found | ({"settings": own} if own else {})
 
 
 def json_in(text: str) -> object:

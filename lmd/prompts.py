@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from .english import inflection
 from .english.nouns import head_index, strip_article
 from .layout import Box, Layout
+from .object_settings import ObjectSettings
 
 OVERALL_NEGATIVE = "artifacts, blurry, smooth texture, bad quality, distortions, unrealistic, distorted image, bad proportions, duplicate"
 OBJECT_NEGATIVE = OVERALL_NEGATIVE + ", two, many, group, occlusion, occluded, side, border, collate"
@@ -23,7 +24,7 @@ Span = tuple[int, int]  # first character and the one behind the last
 class ObjectPrompt:
     """What one object's own run needs. `word` is the last space-separated word of `phrase`; `box` as in the layout.
 
-    `span` is where the phrase stands in `prompt`.
+    `span` is where the phrase stands in `prompt`, `number` the object's in the layout, from 1.
     """
 
     prompt: str
@@ -31,6 +32,8 @@ class ObjectPrompt:
     word: str
     box: Box
     span: Span | None = None
+    number: int = 0
+    settings: ObjectSettings = ObjectSettings()
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,9 @@ class OverallPrompt:
 def object_prompts(layout: Layout) -> tuple[ObjectPrompt, ...]:
     """One item per box, sorted by name (code points, stable). This order defines object indices and seeds."""
     items = []
-    for o in sorted(layout.objects, key=lambda o: o.phrase):
-        prompt, (span,) = _scene(layout.background, [o.phrase])
-        items.append(ObjectPrompt(prompt, o.phrase, _last_word(o.phrase), o.box, span))
+    for number, o in sorted(enumerate(layout.objects, 1), key=lambda pair: pair[1].phrase):
+        prompt, (span,) = _scene(layout.background, [o.phrase], [o.settings.words])
+        items.append(ObjectPrompt(prompt, o.phrase, _last_word(o.phrase), o.box, span, number, o.settings))
     return tuple(items)
 
 
@@ -76,7 +79,11 @@ def overall_prompt(layout: Layout, include_counts: bool = True, exact: bool = Fa
         named.setdefault(item.phrase, []).append((number, item.box))
     many = _exact_group_phrase if exact else _group_phrase
     phrases = [n if len(own) == 1 else many(n, len(own) if include_counts else 0) for n, own in named.items()]
-    prompt, spans = _scene(layout.background, phrases)
+    words = [
+        ", ".join(dict.fromkeys(filter(None, (layout.objects[i - 1].settings.words for i, _ in own))))
+        for own in named.values()
+    ]
+    prompt, spans = _scene(layout.background, phrases, words)
     groups = []
     for (name, own), phrase, span in zip(named.items(), phrases, spans):
         numbers, boxes = zip(*own)
@@ -119,19 +126,23 @@ def written(text: str) -> str:
     return "".join("\\" * (i in alone) + char for i, char in enumerate(text)) if alone else text
 
 
-def _scene(background: str, things: list[str]) -> tuple[str, list[Span]]:
-    """ "background with thing, thing", and where each thing stands in it.
+def _scene(background: str, things: list[str], words: list[str]) -> tuple[str, list[Span]]:
+    """ "background with thing, its words, thing", and where each thing stands in it.
 
     Tokenizers join neighbouring marks to one token, so a comma keeps away from a thing that ends with one.
     """
     prompt = written(background) + (" with " if background and things and any(things) else "")
     spans = []
     for i, thing in enumerate(map(written, things)):
-        if i:
-            prompt += ", " if prompt[-1:].isalnum() else " , "
+        prompt += _comma(prompt) if i else ""
         spans.append((len(prompt), len(prompt) + len(thing)))
         prompt += thing
+        prompt += _comma(prompt) + written(words[i]) if words[i] else ""
     return prompt, spans
+
+
+def _comma(prompt: str) -> str:
+    return ", " if prompt[-1:].isalnum() else " , "
 
 
 _WEIGHTED = re.compile(r"(\(+)([^()]*?)((?:: *[\d.]+ *)?\)+)")

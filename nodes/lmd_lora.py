@@ -5,7 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..lmd.sampling.regions import numbers_of, region_of
-from .host.guidance.masked_lora import MaskedLora, load_deltas, lora_files, patched, words_of
+from .host.guidance.masked_lora import MaskedLora, load_deltas, patched, words_of
+from .host.lora_files import lora_files
 from .lmd_options import CATEGORY
 from .types import LayoutType
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from ..layout import Layout, json_in
 from ..limits import readable
+from ..object_settings import rejoined
 
 _NUMBER = (int, float)
 
@@ -82,11 +83,18 @@ def apply(upstream: Layout | None, text: str, default: tuple[int, int] = (512, 5
 
 
 def _exact(edited: Layout, upstream: Layout) -> Layout:
-    """The wire form rounds: objects that differ by nothing else are `upstream`'s own."""
+    """The wire form rounds: objects that differ by nothing else are `upstream`'s own; it also holds no tensors."""
     if edited == upstream or fingerprint(edited) == fingerprint(upstream):
         return upstream
     known = {_wire(upstream, i): o for i, o in enumerate(upstream.objects)}
-    return replace(edited, objects=tuple(known.get(_wire(edited, i), o) for i, o in enumerate(edited.objects)))
+    own = [o.settings for o in upstream.objects]
+    return replace(
+        edited,
+        objects=tuple(
+            known.get(_wire(edited, i)) or replace(o, settings=rejoined(o.settings, own))
+            for i, o in enumerate(edited.objects)
+        ),
+    )
 
 
 def _wire(layout: Layout, i: int) -> str:

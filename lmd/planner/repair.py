@@ -13,7 +13,7 @@ from itertools import islice
 from typing import cast
 
 from ..english.inflection import word_set
-from ..layout import Box, Layout, LayoutObject
+from ..layout import Box, Layout
 from . import quality
 from .check import MIN_SIDE, Verdict, Violation, check, touching
 from .relation_checks import words_around
@@ -73,7 +73,7 @@ def _crowds(new: Layout, old: Layout, prompt: str) -> bool:
 
 
 def _with(layout: Layout, boxes: dict[int, Box]) -> Layout:
-    objects = tuple(LayoutObject(o.phrase, boxes.get(i, o.box)) for i, o in enumerate(layout.objects))
+    objects = tuple(replace(o, box=boxes.get(i, o.box)) for i, o in enumerate(layout.objects))
     return replace(layout, objects=objects)
 
 

@@ -97,11 +97,18 @@ def seed_numbers(items: Sequence[ObjectPrompt], by_order: bool) -> list[int]:
     return numbers
 
 
-def object_noise(settings: SamplingSettings, background: Tensor, number: int, box: Box, blending: float) -> Tensor:
-    """Unit initial noise [B, C, h, w] of the object with this number, drawn at `box`."""
+def object_noise(
+    settings: SamplingSettings, background: Tensor, number: int, box: Box, blending: float, own_seed: int | None = None
+) -> Tensor:
+    """Unit initial noise [B, C, h, w] of the object with this number, drawn at `box`.
+
+    An object with a seed of its own has that one's noise in its box, whatever the background's seed is.
+    """
     images = []
     for b in range(settings.batch):
         seed = compose.object_seed(settings.background_seed(b), settings.first_object_seed(b), number)
+        if own_seed is not None:
+            seed, blending = own_seed + b, 1.0
         own = compose.seeded_noise(seed % 2**64, background[b : b + 1].shape)
         images.append(compose.blended_noise(background[b : b + 1], own, box, blending))
     return torch.cat(images)
@@ -148,10 +155,11 @@ class Composition:
 
 
 def compose_runs(objects: ObjectRuns) -> Composition:
-    """Shift every object to its box and paste them, image by image (docs/lmd.md, 6)."""
+    """Shift every object to its box and paste them, image by image (docs/lmd.md, 6); `mask` is of those kept frozen."""
     batch = objects.settings.batch
     steps = objects.exact_steps
     noises, latents, frozen = [], [], []
+    kept = torch.tensor([i for i, run in enumerate(objects.runs, 1) if run.item.settings.frozen], dtype=torch.long)
     shifted: list[dict[str, list[Tensor]]] = [{k: [] for k in r.attention} for r in objects.runs]
     for b in range(batch):
         placed = []
@@ -167,6 +175,6 @@ def compose_runs(objects: ObjectRuns) -> Composition:
         composed, owner = compose.compose(objects.noise[b], placed)
         noises.append(composed[0])
         latents.append(composed)
-        frozen.append(owner != 0)
+        frozen.append(torch.isin(owner, kept))
     attention = tuple({k: torch.stack(v, dim=1) for k, v in per_object.items()} for per_object in shifted)
     return Composition(torch.stack(noises), torch.stack(latents, dim=1), torch.stack(frozen)[:, None], attention)

@@ -16,6 +16,14 @@ test("what is written is read again", () => {
   assert.equal(s.read(JSON.stringify(two)).upstream, undefined, "a bare layout");
 });
 
+test("what an object has of its own is kept as it came", () => {
+  const settings = { loras: [{ file: "a.safetensors", strength: 0.5, clip_strength: 1 }], words: "with a hat" };
+  const mine = { ...two, objects: [{ ...two.objects[0], settings }, two.objects[1]] };
+  assert.deepEqual(s.read(s.write("abc", mine)).layout, mine);
+  const changed = s.duplicate(s.reorder(s.rename(s.setBox(mine, 0, [0, 0, 1, 1]), 0, "a hero"), 0, 1), 1);
+  assert.deepEqual(changed.objects.map((o) => o.settings), [undefined, settings, settings]);
+});
+
 test("text that is no layout is refused", () => {
   const bad = ["{", "3", "[]", "{}", '{"layout":{}}', '{"layout":{"objects":[{"phrase":"","box":[0,0,1,1]}]}}'];
   bad.push('{"layout":{"objects":[{"phrase":"a","box":[0,0,0,1]}]}}', '{"layout":{"canvas":[500,512],"objects":[]}}');

@@ -9,13 +9,14 @@ from .test_structure import imports
 
 ROOT = Path(sys.modules["ella_lmd"].__path__[0])
 # A room is a folder or a single file; each may import itself and what stands behind it, nothing else of the pack.
-GROUND = {"lmd", "lmd/checks", "lmd/layout", "lmd/limits"}
+GROUND = {"lmd", "lmd/checks", "lmd/layout", "lmd/limits", "lmd/object_settings"}
 MAY = {
     "chat": set(),
     "lmd": {"lmd/layout"},
     "lmd/checks": set(),
     "lmd/limits": {"lmd/checks"},
-    "lmd/layout": {"lmd/checks", "lmd/limits"},
+    "lmd/object_settings": {"lmd/checks", "lmd/limits"},
+    "lmd/layout": {"lmd/checks", "lmd/limits", "lmd/object_settings"},
     "lmd/english": GROUND,
     "lmd/prompts": GROUND | {"lmd/english"},
     "lmd/planner": GROUND | {"chat", "lmd/english", "lmd/prompts"},
@@ -26,7 +27,7 @@ MAY = {
     "demo": set(),
 }
 ALGORITHMS = set(MAY)
-SHARED = {"nodes/host", "nodes/host/choices", "nodes/host/model_files", "nodes/host/ui"}
+SHARED = {"nodes/host", "nodes/host/choices", "nodes/host/lora_files", "nodes/host/model_files", "nodes/host/ui"}
 MAY |= {
     **{room: ALGORITHMS | SHARED for room in SHARED},
     "nodes/host/demo_model": ALGORITHMS | SHARED,

@@ -1,7 +1,7 @@
 // The layout editor's state without any page: reading and writing the edits, moving boxes, snapping, hits, labels, undo.
 //
-// A layout is { prompt, canvas: [width, height], objects: [{ phrase, box: [x, y, w, h] }], background, negative } with
-// boxes in fractions of the canvas. Functions return new layouts and leave their arguments alone.
+// A layout is { prompt, canvas: [width, height], objects: [{ phrase, box: [x, y, w, h], settings? }], background,
+// negative } with boxes in fractions of the canvas; `settings` are kept as they come. Functions return new layouts and leave their arguments alone.
 
 import { CANVAS_MULTIPLE, LEAST_CANVAS, MAX_COORDINATE, MAX_EDITS, MAX_OBJECTS, MAX_PHRASE, MAX_TEXT, MOST_CANVAS } from "./limits.mjs";
 
@@ -42,7 +42,7 @@ export function read(text) {
     if (!good) throw new Error(`object ${i}: "box" must be [x, y, w, h] in fractions, w and h above 0`);
     if (typeof o.phrase !== "string" || !o.phrase.trim()) throw new Error(`object ${i} needs a "phrase"`);
     if (o.phrase.length > MAX_PHRASE) throw new Error(`object ${i} has a phrase of ${o.phrase.length} characters, at most ${MAX_PHRASE} are read`);
-    return { phrase: o.phrase, box: [...o.box] };
+    return own({ phrase: o.phrase, box: [...o.box] }, o.settings);
   });
   const text_ = (key) => {
     const value = String(layout[key] ?? "");
@@ -55,9 +55,12 @@ export function read(text) {
   };
 }
 
+const own = (object, settings) => (settings && Object.keys(settings).length ? { ...object, settings } : object);
+
 /** The text of edits; `upstream` is the fingerprint of the edited layout, undefined for edits that always win. */
 export function write(upstream, layout) {
-  const objects = layout.objects.map(({ phrase, box }) => ({ phrase, box: box.map((v) => Math.round(v * 1e6) / 1e6) }));
+  const rounded = (box) => box.map((v) => Math.round(v * 1e6) / 1e6);
+  const objects = layout.objects.map(({ phrase, box, settings }) => own({ phrase, box: rounded(box) }, settings));
   return JSON.stringify({ ...(upstream === undefined ? {} : { upstream }), layout: { ...layout, objects } });
 }
 
@@ -94,15 +97,15 @@ export const rename = (layout, i, phrase) =>
 export const remove = (layout, i) => withObjects(layout, layout.objects.filter((_, j) => j !== i));
 
 /** Adds an object at the end of the list; a full layout stays as it is. */
-export function add(layout, phrase, box) {
-  return layout.objects.length < MAX_OBJECTS ? withObjects(layout, [...layout.objects, { phrase, box }]) : layout;
+export function add(layout, phrase, box, settings) {
+  return layout.objects.length < MAX_OBJECTS ? withObjects(layout, [...layout.objects, own({ phrase, box }, settings)]) : layout;
 }
 
 /** A copy of object `i`, a little to the lower right where there is room. */
 export function duplicate(layout, i) {
-  const { phrase, box } = layout.objects[i];
+  const { phrase, box, settings } = layout.objects[i];
   const [gx, gy] = grid(layout.canvas);
-  return add(layout, phrase, inside([box[0] + 4 * gx, box[1] + 4 * gy, box[2], box[3]]));
+  return add(layout, phrase, inside([box[0] + 4 * gx, box[1] + 4 * gy, box[2], box[3]]), settings);
 }
 
 /** Moves object `i` to place `to` of the list. */

@@ -22,7 +22,6 @@ import comfy.lora
 import comfy.lora_convert
 import comfy.model_patcher
 import comfy.patcher_extension
-import folder_paths
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
@@ -33,14 +32,15 @@ from ....lmd.layout import Layout
 from ....lmd.prompts import overall_prompt
 from ....lmd.sampling.regions import Region
 from ....lmd.sampling.tokens import PhraseNotFound
-from .. import choices, model_files
+from .. import lora_files, model_files
 from .attention import COND
 from .token_positions import encode, encoded_at, guided_objects, tokenizer
 
 KEY = "lmd_masked_lora"
 WORDS, TIME, CELLS = "words", "time", "cells"
 SAME_ASPECT = 0.05  # of the canvas's width to its height; latents are rounded to whole cells
-REMEDY = "Choose a LoRA for this model in the input lora_name of LayoutLoRA; such files are in models/loras."
+NODE = "LayoutLoRA"
+REMEDY = lora_files.remedy(NODE)
 _KINDS = (LoRAAdapter, LoHaAdapter, LoKrAdapter)
 
 log = logging.getLogger(__name__)
@@ -285,11 +285,6 @@ def kind_of(path: str) -> str | None:
     return TIME if ".emb_layers." in path else CELLS
 
 
-def lora_files() -> list[str]:
-    """The files in models/loras, as the host lists them."""
-    return folder_paths.get_filename_list("loras")
-
-
 def load_deltas(model: Any, name: str, strength: float) -> dict[str, Delta]:
     """The deltas in one of `lora_files` by the path of their layer in the U-Net of this MODEL.
 
@@ -300,9 +295,7 @@ def load_deltas(model: Any, name: str, strength: float) -> dict[str, Delta]:
         raise ValueError(
             f"LayoutLoRA needs a U-Net (SD1.x, SD2.x, SDXL), got {type(unet).__name__}: load one of these checkpoints"
         )
-    path = folder_paths.get_full_path_or_raise("loras", choices.one_of(name, lora_files(), "lora_name", "LayoutLoRA"))
-    state, _ = model_files.load(path, REMEDY)
-    model_files.check_numbers(path, state, [k for k, v in state.items() if v.is_floating_point()], REMEDY)
+    path, state = lora_files.read(name, NODE)
     if any(k.endswith(".dora_scale") for k in state):
         raise model_files.refused(path, "is a DoRA, whose norms can't be masked", REMEDY)
     keys = comfy.lora.model_lora_keys_unet(model.model, {})

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ....lmd.layout import Box, Layout
-from ....lmd.prompts import Group, ObjectPrompt, object_negative, object_prompts
+from ....lmd.object_settings import ObjectLora, ObjectSettings
+from ....lmd.prompts import Group, ObjectPrompt, object_negative, object_prompts, with_negative
 from ....lmd.sampling import schedule, stages
 from ....lmd.sampling.object_runs import (
     ObjectRun,
@@ -40,6 +41,7 @@ from ..guidance.step_hooks import RunHook
 from ..guidance.tiles import refuse_tiles
 from ..guidance.token_positions import encode, guided_objects, offset_in, tokenizer
 from .independence import hooks_per_image, not_per_image
+from .object_loras import with_loras
 from .run_cache import OBJECT_RUNS, Same, model_signature, signature
 
 log = logging.getLogger(__name__)
@@ -114,15 +116,19 @@ class ObjectJob:
     noise: Tensor
     encoding: list  # CLIP's, where the phrase has its tokens
     positive: list  # holds that encoding
+    negative: list
+    model: Any  # with the object's LoRAs
+    group: Hashable  # equal for objects of one model and one negative prompt
     key: Hashable
 
     @property
     def kind(self) -> Hashable:
         """Objects of one kind can be sampled at once: their conditionings differ in the numbers of tensors only."""
-        if len(self.positive) != 1 or not hooks_per_image(self.positive[0][1].get("hooks")):
+        own = self.item.settings.conditioning or len(self.positive) != 1
+        if own or not hooks_per_image(self.positive[0][1].get("hooks")):
             return id(self)
         features, extra = self.positive[0]
-        return tuple(features.shape), tuple((k, _shape(extra[k])) for k in sorted(extra))
+        return self.group, tuple(features.shape), tuple((k, _shape(extra[k])) for k in sorted(extra))
 
 
 def _shape(value: Any) -> Hashable:
@@ -158,7 +164,7 @@ def sample_objects(
     jobs = []
     for index, item in enumerate(items):
         box = options.object_box(item.box)
-        noise = object_noise(settings, background, numbers[index], box, options.blending_ratio)
+        noise = object_noise(settings, background, numbers[index], box, options.blending_ratio, item.settings.seed)
         jobs.append(stage.job(index, item, box, noise))
     runs = stage.run(jobs)
     return ObjectRuns(
@@ -190,6 +196,14 @@ def object_sigmas(model: Any, settings: SamplingSettings, options: LMDOptions) -
     return torch.tensor(schedule.fast_sigmas(sigmas.tolist(), options.exact_steps(settings.steps) + 1))
 
 
+class Means:
+    """What an object is sampled with: the MODEL and the CLIP with its LoRAs, and a value that is equal for equal ones."""
+
+    def __init__(self, model: Any, clip: Any, lora_signature: Hashable):
+        self.model, self.signature = model, lora_signature
+        self.encoded = functools.cache(functools.partial(encode, clip))  # objects of one name share their prompt
+
+
 class ObjectStage:
     """What all objects of a layout share; `bar` hears of the progress."""
 
@@ -201,10 +215,8 @@ class ObjectStage:
         self.adapter, self.conditioner = adapter, conditioner
         self.sampler, self.sigmas = sampler_of(settings), object_sigmas(model, settings, options)
         self.canvas = (layout.width, layout.height)
-        self._encode = functools.cache(functools.partial(encode, clip))  # objects of one name share their prompt
-        negative = negative or object_negative(layout, options.use_negative)
-        negative_cond = self._conditioned(negative, encode(clip, negative))
-        self.negative = adapter.ground(negative_cond) if adapter else negative_cond
+        self.negative = negative or object_negative(layout, options.use_negative)
+        self._means: dict[tuple[ObjectLora, ...], Means] = {(): Means(model, clip, ())}
         unet = model.model.diffusion_model
         self.layers = (mask_layer(unet), *resolve_layers(options.layers, unet))
         self.stop = options.exact_steps(settings.steps) if options.stop_early else None
@@ -212,21 +224,52 @@ class ObjectStage:
         # How many objects are computed at once changes nothing about them: what might runs them one at a time.
         same = replace(options, objects_at_once=0)
         weights = Same(adapter.network) if adapter else None
-        self.signature = (
-            model_signature(model), weights, signature(self.negative), signature(self.sigmas), settings, same
-        )  # fmt: skip
+        self.signature = (model_signature(model), weights, signature(self.sigmas), settings, same)
 
     def job(self, index: int, item: ObjectPrompt, box: Box, noise: Tensor) -> ObjectJob:
         """All that one object's run needs, and the key that its result is kept under."""
-        encoding = self._encode(item.prompt)
-        positive = self._conditioned(item.prompt, encoding)
+        own, means = item.settings, self._means_of(item.settings)
+        encoding = means.encoded(item.prompt)
+        positive, negative = (
+            self._positive(item, encoding),
+            self._negative(with_negative(own.negative, self.negative), means),
+        )
         if self.adapter is not None:
             positive = self.adapter.ground(positive, [Slot(box, phrase_embedding(self.clip, item.phrase))])
-        key = (*self.signature, signature(positive), item.phrase, box, signature(noise))
-        return ObjectJob(index, item, box, noise, encoding, positive, key)
+        group = (means.signature, signature(negative))
+        key = (
+            *self.signature, group, signature(positive), item.phrase, box, signature(noise),
+            own.guidance, own.start, own.end,
+        )  # fmt: skip
+        return ObjectJob(index, item, box, noise, encoding, positive, negative, means.model, group, key)
+
+    def _means_of(self, own: ObjectSettings) -> Means:
+        if own.loras not in self._means:
+            self._means[own.loras] = Means(*with_loras(self.model, self.clip, own.loras))
+        return self._means[own.loras]
+
+    def _positive(self, item: ObjectPrompt, encoding: list) -> list:
+        if item.settings.missing:
+            raise ValueError(
+                f"object {item.number}, \"{item.phrase}\", has a conditioning of its own, which a layout's JSON can't hold: "
+                "connect it in LMD Object Settings again, behind what reads the JSON"
+            )
+        own = item.settings.attached.conditioning
+        if own is None:
+            return self._conditioned(item.prompt, encoding)
+        if not own or offset_in(own[0][0], encoding[0][0]) is None:
+            raise ValueError(
+                f'the conditioning of object {item.number}, "{item.phrase}", was not made from its own prompt: encode '
+                f'"{item.prompt}" with the text encoder that Box Grounded Sampler has, with the object\'s LoRAs'
+            )
+        return own
 
     def _conditioned(self, text: str, encoding: list) -> list:
         return encoding if self.conditioner is None else self.conditioner(text, encoding)
+
+    def _negative(self, text: str, means: Means) -> list:
+        found = self._conditioned(text, means.encoded(text))
+        return self.adapter.ground(found) if self.adapter else found
 
     def run(self, jobs: Sequence[ObjectJob]) -> dict[int, ObjectRun]:
         """{index: run} of all jobs: from the cache, or sampled, as many at once as fit; fewer when memory runs out."""
@@ -288,7 +331,7 @@ class ObjectStage:
 
     def _together(self, jobs: Sequence[ObjectJob]) -> list[ObjectRun]:
         targets = [self._target(job) for job in jobs]
-        patched = self.model.clone()
+        patched = jobs[0].model.clone()
         words = WordAttention(self.layers, [_column(*pair) for pair in zip(jobs, targets)])
         words.reader.read(patched, f"{KEY}_attention")
         use_fused_on_cpu(patched)
@@ -301,6 +344,7 @@ class ObjectStage:
 
         def make_hook(i: int, run: SamplerRun) -> RunHook:
             guidance = self.options.object_guidance or self.options.guidance
+            guidance = replace(guidance, loss_scale=guidance.loss_scale * jobs[i].item.settings.guidance)
             guides[i] = Guide(run, targets[i], guidance, EnergyTrace(jobs[i].item.phrase))
             own[i] = stages.ObjectStage(guides[i].guidance, cast(Any, functools.partial(words.latest_of, i)), self.stop)
             return RunHook(guides[i], own[i])
@@ -310,7 +354,7 @@ class ObjectStage:
         self.bar.together = len(jobs)
         results = sample_latent(
             patched, torch.cat([job.noise for job in jobs]), self.settings, self.sampler, self.sigmas,
-            _joined([job.positive for job in jobs], self.settings.batch), self.negative, self.bar.callback,
+            _joined([job.positive for job in jobs], self.settings.batch), jobs[0].negative, self.bar.callback,
         ).cpu()  # fmt: skip
         self.short_of_memory |= any(guide.run.economy.retried for guide in guides.values())
         return [
@@ -321,7 +365,8 @@ class ObjectStage:
     def _target(self, job: ObjectJob) -> Target:
         groups = (Group(job.item.phrase, job.item.word, (job.box,), job.item.span),)
         objects = guided_objects(groups, job.item.prompt, tokenizer(self.clip))
-        return Target(objects, job.encoding, self.canvas, self.options.layers)
+        own = job.item.settings
+        return Target(objects, job.encoding, self.canvas, self.options.layers, own.start, own.end)
 
     def _finished(self, job: ObjectJob, stage: stages.ObjectStage, trace: EnergyTrace, result: Tensor) -> ObjectRun:
         latents = stage.latents
