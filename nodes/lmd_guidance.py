@@ -7,10 +7,12 @@ from dataclasses import replace
 from comfy_api.latest import io
 
 from ..lmd.pictures.energy_plot import energy_plot
-from ..lmd.sampling.options import PRESETS
+from ..lmd.sampling.options import BASELINES, PRESETS
 from .host.guidance.guide import EnergyTrace, guidance_target, patch_guidance
 from .lmd_options import CATEGORY
 from .types import LayoutType, OptionsType, TraceType
+
+CHOICES = {name: o for name, o in PRESETS.items() if not o.needs_gligen} | BASELINES
 
 
 class LayoutGuidance(io.ComfyNode):
@@ -36,10 +38,11 @@ class LayoutGuidance(io.ComfyNode):
                                tooltip="Where in the sampling range guidance begins."),
                 io.Float.Input("end_percent", default=1.0, min=0.0, max=1.0, step=0.001,
                                tooltip="Where it ends at the latest; the published schedule itself ends at 0.6."),
-                io.Combo.Input("preset", options=[n for n, o in PRESETS.items() if not o.needs_gligen], default="reference",
+                io.Combo.Input("preset", options=list(CHOICES), default="reference",
                                tooltip="Guidance schedule: reference (the published code), paper, fast (half the "
                                "guidance at twice the strength) or few steps (for runs of 6 to 8 steps: more "
-                               "guidance per step, for two to three times the time). Ignored when options are connected."),
+                               "guidance per step, for two to three times the time). Backward guidance and boxdiff are other "
+                               "papers' methods, for comparisons. Ignored when options are connected."),
                 OptionsType.Input("options", optional=True, tooltip="From LMD Options; replaces the preset."),
             ],
             outputs=[
@@ -54,7 +57,7 @@ class LayoutGuidance(io.ComfyNode):
     def execute(
         cls, model, clip, layout, prompt, strength, start_percent, end_percent, preset, options=None
     ) -> io.NodeOutput:
-        options = options or PRESETS[preset]
+        options = options or CHOICES[preset]
         guidance = replace(options.guidance, loss_scale=options.guidance.loss_scale * strength)
         target, positive = guidance_target(clip, layout, prompt, options.layers, start_percent, end_percent)
         trace = EnergyTrace()

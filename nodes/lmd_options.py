@@ -49,8 +49,9 @@ class LMDOptionsNode(io.ComfyNode):
                 io.Float.Input("bg_top_p", default=e.bg_top_p, min=0.0, max=1.0, step=0.01, advanced=True,
                                tooltip="Share of the cells outside the box, the strongest ones, that it looks at."),
                 io.Combo.Input("energy", options=list(ENERGIES), default="top", advanced=True,
-                               tooltip="top = LMD; ratio = the energy of Backward Guidance, for comparisons (use a "
-                               "loss_scale of 30 and a threshold of 0.2 with it)."),
+                               tooltip="top = LMD. For comparisons: ratio = Backward Guidance (with loss_scale 30, "
+                               "loss_threshold 0.2, iterations 5, last_guided_step 10), boxdiff = BoxDiff (with 20, 0, "
+                               "1 and 25); both without objects of their own and with reference_weight 0."),
                 io.String.Input("layers", default=o.layers, advanced=True,
                                 tooltip="Guided layers: auto (the middle and the deepest output blocks), or a list "
                                 "such as middle.0, output.3, output.4."),

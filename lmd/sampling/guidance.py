@@ -93,6 +93,14 @@ def step_scale(signal: float, noise: float) -> float:
     return noise * math.sqrt(signal * signal + noise * noise)
 
 
+def boxdiff_scale(signal: float, noise: float, index: int) -> float:
+    """BoxDiff's update at reference step `index`: sqrt(1 - index / 98) of the reference's latents z, whatever the noise.
+
+    As in `step_scale`, x = s z brings s^2. It falls from 1 to sqrt(1/2) over the 50 steps.
+    """
+    return (signal * signal + noise * noise) * math.sqrt(1 - 0.5 * index / (REFERENCE_STEPS - 1))
+
+
 class NonFiniteEnergy(ValueError):
     """The model returned NaN or infinity, so there is no direction to go."""
 

@@ -99,6 +99,18 @@ of the reference steps that such a run passes over (docs/lmd.md, Few steps). `lm
 are placed by GLIGEN's adapter where they belong, without guidance of their own (docs/lmd.md, 12)."""
 
 
+BASELINES = {
+    "backward guidance": LMDOptions(
+        guidance=GuidanceOptions(30.0, 0.2, 10, (5,), EnergyOptions(kind="ratio", reference_weight=0.0))
+    ),
+    "boxdiff": LMDOptions(
+        guidance=GuidanceOptions(20.0, 0.0, 25, (1,), EnergyOptions(kind="boxdiff", reference_weight=0.0))
+    ),
+}
+"""What LMD's authors compared it with, as they ran it: guidance of one run, without objects of their own (docs/lmd.md,
+8). Source: arXiv 2304.03373 and 2307.10816; LLM-groundedDiffusion@cef2a90 generation/backward_guidance.py, boxdiff.py."""
+
+
 @dataclass(frozen=True)
 class SamplingSettings:
     """How the objects were sampled; the composed image must be sampled alike, so these travel with them."""

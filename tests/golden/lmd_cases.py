@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from ella_lmd.evaluation import boxdiff
 from ella_lmd.lmd.layout import Box
 from ella_lmd.lmd.sampling import compose, energy, guidance, masks, schedule, stages, tokens
 
@@ -95,7 +94,7 @@ def check_baseline(case: dict, expected: dict, tensors: dict) -> None:
     leaves, maps = attention_inputs(case, tensors)
     names = {"P": "top_p", "L": "corner_width", "smooth_attentions": "smooth"}
     options = {names[k]: v for k, v in (case["params"] or {}).items()}
-    value = boxdiff.boxdiff_loss(maps, guided_objects(case), **options)
+    value = sum(energy.boxdiff_terms(maps, guided_objects(case), **options))
     check_value_and_gradient(value, expected["energy"], leaves, expected["grad_cols"], tensors)
 
 

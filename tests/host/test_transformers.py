@@ -11,6 +11,7 @@ from ella_lmd.lmd.layout import Box, Layout, LayoutObject
 from ella_lmd.lmd.prompts import overall_prompt
 from ella_lmd.lmd.sampling.energy import GuidedObject
 from ella_lmd.lmd.sampling.guidance import GuidanceOptions
+from ella_lmd.lmd.sampling.options import BASELINES
 from ella_lmd.nodes.host.guidance import sampler_run, transformers
 from ella_lmd.nodes.host.guidance.attention import UnsupportedModel
 from ella_lmd.nodes.host.guidance.gradients import GradientJob, energy_gradients
@@ -268,3 +269,9 @@ def test_a_run_that_starts_in_the_middle_and_streamed_weights_are_guided_too():
             module.comfy_cast_weights = True  # as with little memory: weights are cast for each layer
     nodes.common_ksampler(patched, 1, 4, 3.0, "euler", "normal", positive, negative, latent, denoise=0.5)
     assert [float(e.mean()) for _, _, e in trace.rows] == pytest.approx(whole, abs=1e-5)
+
+
+def test_an_energy_of_clips_words_is_refused_before_sampling():
+    model, positive = transformer_models.model(FAMILIES["Qwen-Image"]), []
+    with pytest.raises(ValueError, match="energy boxdiff compares the words of CLIP.*set the energy of LMD Options"):
+        patch_guidance(model, Target(OBJECTS, positive, (128, 128)), BASELINES["boxdiff"].guidance, EnergyTrace())

@@ -1,5 +1,6 @@
 """LMD's mathematics where the reference vectors have no case: batches, stop rules, schedules, placing."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -19,6 +20,7 @@ from ella_lmd.lmd.sampling.guidance import (
     Guidance,
     GuidanceOptions,
     NonFiniteEnergy,
+    boxdiff_scale,
     parse_iterations,
     reference_index,
     step_scale,
@@ -357,3 +359,33 @@ def test_the_share_of_cells_is_reckoned_in_float32_as_in_the_reference():
     options = EnergyOptions(fg_top_p=0.29, bg_top_p=0.29, bg_weight=0.0)
     energy = energies([AttentionMap(probs, 20, 10)], [upper], options).total
     assert float(energy) == pytest.approx(1 - float(probs[0, 0, :29, 0].mean()), abs=1e-6)
+
+
+def test_boxdiffs_update_is_the_published_one_in_the_reference_s_latents():
+    """z -= 20 sqrt(1 - 0.5 i / 49) dE/dz of z = x / s, whatever signal and noise are."""
+    for signal, noise, index in ((1.0, 14.6, 0), (1.0, 0.7, 20), (0.4, 0.6, 24)):
+        size = math.sqrt(signal**2 + noise**2)
+        z = torch.tensor([0.3, -0.7], requires_grad=True)
+        (dz,) = torch.autograd.grad((z**3).sum(), z)
+        x = (z.detach() * size).requires_grad_()
+        (dx,) = torch.autograd.grad(((x / size) ** 3).sum(), x)
+        moved = (x - 20 * boxdiff_scale(signal, noise, index) * dx) / size
+        assert torch.allclose(moved, z - 20 * math.sqrt(1 - 0.5 * index / 49) * dz, rtol=1e-5)
+
+
+def test_boxdiffs_loss_of_a_batch_is_that_of_each_image_and_a_tiny_box_is_no_nan():
+    generator = torch.Generator().manual_seed(0)
+    probs = torch.rand(3, 4, 64, 77, generator=generator).softmax(-1).requires_grad_()
+    objects = [
+        GuidedObject("a cat", (Box(0.1, 0.1, 0.5, 0.5), Box(0.6, 0.6, 0.3, 0.3)), (3, 4), 4),
+        GuidedObject("a dog", (Box(0.5, 0.5, 0.1, 0.1),), (7,), 7),
+        GuidedObject("a flea", (Box(0.501, 0.501, 0.001, 0.001),), (9,), 9),
+    ]
+    options = EnergyOptions(kind="boxdiff")
+    together = energies([AttentionMap(probs, 8, 8)], objects, options)
+    assert torch.isfinite(together.total).all() and torch.allclose(together.objects.mean(0), together.total)
+    for i in range(3):
+        alone = energies([AttentionMap(probs[i : i + 1], 8, 8)], objects, options)
+        assert torch.allclose(alone.total, together.total[i : i + 1])
+    (gradient,) = torch.autograd.grad(together.total.sum(), probs)
+    assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0

@@ -49,7 +49,10 @@ def test_every_field_refuses_what_it_does_not_know_and_names_itself(valid):
     ("make", "message"),
     [
         (lambda: LMDOptions(placement="center"), 'LMDOptions: placement must be "floor" or "centre", got \'center\''),
-        (lambda: EnergyOptions(kind="Ratio"), 'EnergyOptions: kind must be "top" or "ratio", got \'Ratio\''),
+        (
+            lambda: EnergyOptions(kind="Ratio"),
+            'EnergyOptions: kind must be "top" or "ratio" or "boxdiff", got \'Ratio\'',
+        ),
         (lambda: EnergyOptions(fg_top_p=-3), "EnergyOptions: fg_top_p must be a number from 0 to 1, got -3"),
         (
             lambda: GuidanceOptions(max_iter=(-4,)),

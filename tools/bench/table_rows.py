@@ -73,14 +73,11 @@ def without_transfer(options: Any):
     return replace(options, guidance=replace(options.guidance, energy=energy))
 
 
-def backward_guidance():
-    """Backward Guidance's energy and schedule, as LMD's authors ran it for their comparison (docs/lmd.md, 8)."""
-    from ella_lmd.lmd.sampling.energy import EnergyOptions
-    from ella_lmd.lmd.sampling.guidance import GuidanceOptions
-    from ella_lmd.lmd.sampling.options import LMDOptions
+def baseline(name: str):
+    """The energy and schedule of another paper, as LMD's authors ran it for their comparison (docs/lmd.md, 8)."""
+    from ella_lmd.lmd.sampling.options import BASELINES
 
-    energy = EnergyOptions(kind="ratio", reference_weight=0.0)
-    return LMDOptions(guidance=GuidanceOptions(30.0, 0.2, 10, (5,), energy))
+    return BASELINES[name]
 
 
 def plain(case: Case):
@@ -125,7 +122,8 @@ ROWS: dict[str, Callable] = {
     PLAIN: plain,
     "energy only": one_run(options),
     "energy only, catch up": one_run(partial(options, "few steps")),
-    "backward guidance": one_run(backward_guidance),
+    "backward guidance": one_run(partial(baseline, "backward guidance")),
+    "boxdiff": one_run(partial(baseline, "boxdiff")),
     "composition only": lmd(partial(options, guided=False)),
     "no transfer": lmd(transfer=False),
     "attention masks": lmd(mask="attention"),

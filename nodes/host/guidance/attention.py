@@ -21,7 +21,7 @@ from comfy.ldm.modules.attention import (
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, Upsample
 from torch import Tensor
 
-from ....lmd.sampling.energy import AttentionMap
+from ....lmd.sampling.energy import AttentionMap, EnergyOptions
 
 GUIDED_PASS = "lmd_guided_pass"  # marks the transformer options of passes that are made for a gradient
 FEW_KEYS = 256  # up to here plain products are faster backward than fused attention on a CPU (docs/performance.md)
@@ -85,10 +85,23 @@ def modules_after(unet: Any, layer: Layer) -> list[torch.nn.Module]:
     return [*unet.output_blocks[first:], unet.out] if layer.part != "input" else []
 
 
-def resolve_layers(text: str, unet: torch.nn.Module) -> tuple[Layer, ...]:
-    """ "auto", or "middle.0, output.3, output.4" -> layers in running order; ValueError names what the model has."""
+def layers_of_one_grid(unet: Any) -> tuple[Layer, ...]:
+    """All layers on the grid of the deepest output blocks that attend, in running order: BoxDiff's (docs/lmd.md, 8.2).
+
+    SD1.x and 2.x: input 7, 8, output 3, 4, 5, a sixteenth of the latent's cells each.
+    """
+    deepest = max(guided_layers(unet), key=lambda x: x.part == "output")
+    levels = _cross_attention_levels(unet)
+    return tuple(Layer(*key) for key, level in levels.items() if level == levels[deepest.key[:2]])
+
+
+def resolve_layers(text: str, unet: torch.nn.Module, energy: EnergyOptions | None = None) -> tuple[Layer, ...]:
+    """ "auto", or "middle.0, output.3, output.4" -> layers in running order; ValueError names what the model has.
+
+    "auto" is what the energy was published with; LMD's without one.
+    """
     if text.strip().lower() in ("", "auto"):
-        return guided_layers(unet)
+        return layers_of_one_grid(unet) if energy is not None and energy.all_words else guided_layers(unet)
     known = _cross_attention_levels(unet)
     layers = []
     for part in filter(None, (p.strip() for p in text.lower().split(","))):

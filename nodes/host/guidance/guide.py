@@ -120,7 +120,7 @@ class Guide:
     ):
         self.run, self.target, self.trace = run, target, trace
         network = run.guider.inner_model.diffusion_model
-        self.layers = None if is_transformer(network) else resolve_layers(target.layers, network)
+        self.layers = None if is_transformer(network) else resolve_layers(target.layers, network, options.energy)
         options = transformer_options(options) if self.layers is None else options
         self.guidance = Guidance(options, run.visited() if options.catch_up else ())
         self.references = references
@@ -147,7 +147,7 @@ class Guide:
             self.trace.add(step.index, index, found)
             return found.energy, found.gradient
 
-        return index, evaluate, self.run.step_scale(step.sigma)
+        return index, evaluate, self.run.step_scale(step.sigma, self.guidance.options.energy.kind)
 
     def _check_canvas(self, latent: Tensor) -> None:
         height, width = latent.shape[-2:]
@@ -190,6 +190,8 @@ class Guide:
 
     def _gradient(self, cond, objects, view, sigma, references) -> EnergyGradient | None:
         columns = sorted({p for o in objects for p in (*o.positions, o.word)})
+        if self.guidance.options.energy.all_words:
+            columns = list(range(cond["model_conds"]["c_crossattn"].cond.shape[1]))
         place = {p: i for i, p in enumerate(columns)}
         local = [replace(o, positions=tuple(place[p] for p in o.positions), word=place[o.word]) for o in objects]
 
@@ -302,8 +304,11 @@ def patch_guidance(model: Any, target: Target, options: GuidanceOptions, trace: 
     """A clone of MODEL that guides every sampler run; `model` itself when there is nothing to guide."""
     if not guides_anything(options, target):
         return model
-    if not is_transformer(model.model.diffusion_model):
-        resolve_layers(target.layers, model.model.diffusion_model)  # fail here, not in the middle of sampling
+    network = model.model.diffusion_model  # what does not fit fails here, not in the middle of sampling
+    if is_transformer(network):
+        transformer_options(options)
+    else:
+        resolve_layers(target.layers, network, options.energy)
     guided = model.clone()
 
     def make_hook(run: SamplerRun) -> RunHook:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ....lmd.sampling.energy import AttentionMap, Energies
-from ....lmd.sampling.guidance import reference_index, step_scale
+from ....lmd.sampling.guidance import boxdiff_scale, reference_index, step_scale
 from ....lmd.sampling.schedule import timestep_at
 from .foreign_patches import without_wrappers
 from .gradients import EnergyGradient, GradientJob, energy_gradients, rows_of
@@ -84,8 +84,10 @@ class SamplerRun:
         signal, noise = self.frame(sigma)
         return timestep_at(noise / signal if signal > 0 else math.inf)
 
-    def step_scale(self, sigma: Tensor) -> float:
-        """What a gradient is multiplied with at a sigma; see guidance.step_scale."""
+    def step_scale(self, sigma: Tensor, energy: str) -> float:
+        """What a gradient of this kind of energy is multiplied with at a sigma; see guidance.step_scale."""
+        if energy == "boxdiff":
+            return boxdiff_scale(*self.frame(sigma), reference_index(self.timestep(sigma)))
         return step_scale(*self.frame(sigma))
 
     def visited(self) -> tuple[int, ...]:

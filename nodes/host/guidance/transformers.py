@@ -215,8 +215,14 @@ STRENGTH = 3.0  # times the published strength, which bends too little here (doc
 def transformer_options(options: GuidanceOptions) -> GuidanceOptions:
     """A U-Net's guidance options as a transformer needs them: stronger, and never stopped by the energy's height.
 
-    The energy falls little although the picture obeys, so a threshold chosen on a U-Net says nothing here.
+    The energy falls little although the picture obeys, so a threshold chosen on a U-Net says nothing here. Raises
+    ValueError for an energy that is defined on CLIP's words only.
     """
+    if options.energy.all_words:
+        raise ValueError(
+            f"the energy {options.energy.kind} compares the words of CLIP in a U-Net's attention, and this model is a "
+            "transformer: set the energy of LMD Options to top or ratio, or choose another preset of Layout Guidance"
+        )
     return replace(options, loss_scale=options.loss_scale * STRENGTH, loss_threshold=0.0)
 
 

@@ -218,7 +218,8 @@ class ObjectStage:
         self.negative = negative or object_negative(layout, options.use_negative)
         self._means: dict[tuple[ObjectLora, ...], Means] = {(): Means(model, clip, ())}
         unet = model.model.diffusion_model
-        self.layers = (mask_layer(unet), *resolve_layers(options.layers, unet))
+        guided = resolve_layers(options.layers, unet, options.guidance.energy)
+        self.layers = tuple(dict.fromkeys((mask_layer(unet), *guided)))
         self.stop = options.exact_steps(settings.steps) if options.stop_early else None
         self.short_of_memory = False  # once memory has run out, batches are smaller and last digits differ
         # How many objects are computed at once changes nothing about them: what might runs them one at a time.

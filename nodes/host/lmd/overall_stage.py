@@ -126,9 +126,8 @@ def check_model(model: Any, objects: ObjectRuns, sigmas: Tensor) -> None:
     if not objects.runs:
         return
     unet: Any = model.model.diffusion_model
-    heads = {
-        str(x): cast(Any, transformer_of(unet, x)).attn2.heads for x in resolve_layers(objects.options.layers, unet)
-    }
+    layers = resolve_layers(objects.options.layers, unet, objects.options.guidance.energy)
+    heads = {str(x): cast(Any, transformer_of(unet, x)).attn2.heads for x in layers}
     saved = {name: maps.shape[2] for name, maps in objects.runs[0].attention.items()}
     if not heads.items() <= saved.items():
         raise ValueError(
@@ -150,8 +149,9 @@ def _listed(heads: dict[str, int]) -> str:
 def _overall_hook(
     run: SamplerRun, target: Target, objects: ObjectRuns, composition: Composition, frozen: int, trace: EnergyTrace
 ) -> RunHook:
-    names = [str(x) for x in resolve_layers(target.layers, run.guider.inner_model.diffusion_model)]
-    guide = Guide(run, target, objects.options.guidance, trace, _references(names, target.objects, composition))
+    options, unet = objects.options.guidance, run.guider.inner_model.diffusion_model
+    names = [str(x) for x in resolve_layers(target.layers, unet, options.energy)]
+    guide = Guide(run, target, options, trace, _references(names, target.objects, composition))
     return RunHook(guide, stages.OverallStage(guide.guidance, composition.latents, composition.mask, frozen))
 
 
