@@ -31,7 +31,9 @@ def tokenizer(clip: Any) -> tokens.Tokenize:
     @functools.cache
     def tokenize(text: str) -> tuple[tokens.Piece, ...]:
         by_encoder = clip.tokenize(text, return_word_ids=True)
-        name = next((n for n in ("l", "g", "h") if n in by_encoder), next(iter(by_encoder)))
+        alone = getattr(getattr(clip, "cond_stage_model", None), "clip_name", None)
+        # SDXL's refiner encodes by G alone, though its tokenizer has L's tokens too.
+        name = next((n for n in (alone, "l", "g", "h") if n in by_encoder), next(iter(by_encoder)))
         width = getattr(getattr(clip.tokenizer, f"clip_{name}", None), "embedding_size", None)
         found, start = [], 0
         for chunk in by_encoder[name]:
