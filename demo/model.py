@@ -16,8 +16,8 @@ GLIGEN_WEIGHTS = WEIGHTS.with_name("gligen.safetensors")
 
 TRANSFORMER_WEIGHTS = WEIGHTS.with_name("transformer.safetensors")
 
-LORAS = {mark: WEIGHTS.with_name(f"demo_lora_{mark}.safetensors") for mark in ("band", "pink")}
-"""Two LoRAs, by the mark that they give circles (`evaluation/demo_marks.py`)."""
+LORAS = {mark: WEIGHTS.parent / "loras" / f"lmd_demo_{mark}.safetensors" for mark in ("band", "pink")}
+"""Two LoRAs, by the mark that they give circles (`evaluation/demo_marks.py`); ComfyUI lists this folder's files."""
 
 CONTEXT = 128
 """Width of the text features."""

@@ -23,6 +23,7 @@ from . import (
     lmd_sample,
 )
 from .host.ella.compat import register_replacements
+from .host.lora_files import list_demo_loras
 
 NODES: list[type[io.ComfyNode]] = [
     *lmd_plan.NODES,
@@ -46,6 +47,7 @@ NODES: list[type[io.ComfyNode]] = [
 
 class EllaLmdExtension(ComfyExtension):
     async def on_load(self) -> None:
+        list_demo_loras()
         await register_replacements()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import folder_paths
 from torch import Tensor
 
+from ...demo import model
 from . import choices, model_files
 
 
 def lora_files() -> list[str]:
     """The files in models/loras, as the host lists them."""
     return folder_paths.get_filename_list("loras")
+
+
+def list_demo_loras() -> None:
+    """Lets ComfyUI's own lists of LoRAs hold those of the demo model, behind the user's."""
+    folder_paths.add_model_folder_path("loras", str(model.LORAS["band"].parent))
 
 
 def remedy(node: str) -> str:

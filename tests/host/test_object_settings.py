@@ -2,15 +2,19 @@
 
 from dataclasses import replace
 
+import comfy.patcher_extension
 import folder_paths
 import pytest
 import torch
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
 from ella_lmd.lmd.object_settings import ObjectLora, ObjectSettings
 from ella_lmd.lmd.sampling.guidance import GuidanceOptions
+from ella_lmd.lmd.sampling.masks import rasterised
+from ella_lmd.lmd.sampling.object_runs import ObjectRuns
 from ella_lmd.lmd.sampling.options import LMDOptions, SamplingSettings
 from ella_lmd.nodes.host.guidance import masked_lora
 from ella_lmd.nodes.host.lmd import object_stage, overall_stage, run_cache
+from ella_lmd.nodes.host.lmd.object_loras import in_composition
 from ella_lmd.nodes.lmd_objects import LMDObjectSettings
 from safetensors.torch import save_file
 
@@ -194,3 +198,43 @@ def test_an_object_that_is_not_frozen_is_redrawn(demo):
     gone = masks[1] & ~masks[0]
     star = by_name(objects)["a blue star"]
     assert gone.any() and int(gone.sum()) <= int(star.mask.sum()) and not (masks[0] & ~masks[1]).any()
+
+
+def compose(demo, objects):
+    return overall_stage.compose_and_sample(*demo[:2], objects)[0]
+
+
+def test_the_composition_has_each_lora_at_its_objects_words_and_in_its_box(demo):
+    model, clip, _ = demo
+    layout = given(given(LAYOUT, "2", LORA, 0.7, 0.4, words="shiny")[0], "1", LORA, 1.0, 0.0)[0]
+    texts = overall_stage.overall_texts(clip, ObjectRuns(layout, SETTINGS, LMDOptions(), None, ()))
+    patched, positive = in_composition(model, clip, layout, texts.prompt, texts.positive, texts.target.objects)
+    assert texts.prompt == "a park with a blue star, shiny, a pink heart, a red circle"
+    changed = (positive[0][0] != texts.positive[0][0]).any(-1).flatten().nonzero().flatten().tolist()
+    circle, star = patched_loras(patched)
+    assert changed == list(star.words.positions) and len(changed) == 4  # a blue star ... shiny
+    assert set(star.words.positions).isdisjoint(circle.words.positions) and len(circle.words.positions) == 3
+    for lora, item in ((star, layout.objects[1]), (circle, layout.objects[0])):
+        assert torch.equal(lora.region.cells(16, 16), rasterised(item.box, 16, 16))
+
+
+def patched_loras(model):
+    wrapper = model.get_wrappers(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, masked_lora.KEY)
+    return wrapper[0].__self__.loras
+
+
+def test_without_strength_the_composition_is_bit_identical_and_with_it_another(demo):
+    objects = sample(demo, LAYOUT)
+    plain = compose(demo, objects)
+    for strength, same in ((0.0, True), (1.0, False)):
+        layout = given(LAYOUT, "2", LORA, strength, 0.0)[0]
+        assert torch.equal(compose(demo, replace(objects, layout=layout)), plain) is same
+
+
+def test_a_format_that_cannot_be_masked_is_refused_before_the_composition(demo, tmp_path):
+    first = next(n for n, m in demo[0].model.diffusion_model.named_modules() if n.endswith("attn1.to_q"))
+    save_file({f"diffusion_model.{first}.diff": torch.ones(128, 128)}, tmp_path / "test_full.safetensors")
+    folder_paths.add_model_folder_path("loras", str(tmp_path))
+    layout = given(LAYOUT, "2", "test_full.safetensors")[0]
+    with pytest.raises(ValueError, match="test_full.safetensors has a full 'diff'.*lora_name of LMD Object Settings"):
+        compose(demo, replace(sample(demo, LAYOUT), layout=layout))

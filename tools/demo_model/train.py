@@ -83,6 +83,7 @@ def export_loras(home: Path) -> None:
     from safetensors.torch import save_file
 
     for mark, path in model.LORAS.items():
+        path.parent.mkdir(exist_ok=True)
         saved = torch.load(home / f"lora_{mark}.pt")
         save_file(train_lora.file_state(saved["average"]), path, {"steps": str(saved["step"])})
 

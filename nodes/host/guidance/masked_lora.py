@@ -39,8 +39,7 @@ from .token_positions import encode, encoded_at, guided_objects, tokenizer
 KEY = "lmd_masked_lora"
 WORDS, TIME, CELLS = "words", "time", "cells"
 SAME_ASPECT = 0.05  # of the canvas's width to its height; latents are rounded to whole cells
-NODE = "LayoutLoRA"
-REMEDY = lora_files.remedy(NODE)
+NODE = "Layout LoRA"
 _KINDS = (LoRAAdapter, LoHaAdapter, LoKrAdapter)
 
 log = logging.getLogger(__name__)
@@ -200,7 +199,7 @@ class _Call:
         if COND in self.options.get("cond_or_uncond", ()):
             lora.tell(
                 "the positive conditioning was not encoded from its prompt, so keys and values of cross-attention go "
-                "without it: give LayoutLoRA the sampler's own prompt"
+                "without it: give Layout LoRA the sampler's own prompt"
             )
         return None
 
@@ -231,7 +230,7 @@ class _Hooks:
         (wide, high), (height, width) = self.canvas, noise.shape[-2:]
         if abs(width * high / (height * wide) - 1) > SAME_ASPECT and min(height, width) > 8:
             raise ValueError(
-                f"the layout of LayoutLoRA is for a canvas of {wide} x {high} pixels, the latent is {width * 8} x "
+                f"the layout of the LoRAs is for a canvas of {wide} x {high} pixels, the latent is {width * 8} x "
                 f"{height * 8}: give planner and empty latent the same width and height"
             )
         executor.class_obj.model_options["transformer_options"][KEY] = (height, width)
@@ -285,40 +284,44 @@ def kind_of(path: str) -> str | None:
     return TIME if ".emb_layers." in path else CELLS
 
 
-def load_deltas(model: Any, name: str, strength: float) -> dict[str, Delta]:
-    """The deltas in one of `lora_files` by the path of their layer in the U-Net of this MODEL.
+def load_deltas(model: Any, name: str, strength: float, node: str = NODE, required: bool = True) -> dict[str, Delta]:
+    """The deltas in a file of models/loras by the path of their layer in the U-Net of this MODEL.
 
-    Raises ValueError for a model that is no U-Net, a file that can't be used, and a format that can't be masked.
+    Raises ValueError that names `node` for a model that is no U-Net, a file that can't be used, a format that can't be
+    masked, and, if `required`, a file without a delta for this U-Net.
     """
+    remedy = lora_files.remedy(node)
     unet = model.model.diffusion_model
     if not isinstance(unet, UNetModel):
         raise ValueError(
-            f"LayoutLoRA needs a U-Net (SD1.x, SD2.x, SDXL), got {type(unet).__name__}: load one of these checkpoints"
+            f"{node} needs a U-Net (SD1.x, SD2.x, SDXL), got {type(unet).__name__}: load one of these checkpoints"
         )
-    path, state = lora_files.read(name, NODE)
+    path, state = lora_files.read(name, node)
     if any(k.endswith(".dora_scale") for k in state):
-        raise model_files.refused(path, "is a DoRA, whose norms can't be masked", REMEDY)
+        raise model_files.refused(path, "is a DoRA, whose norms can't be masked", remedy)
     keys = comfy.lora.model_lora_keys_unet(model.model, {})
     loaded = comfy.lora.load_lora(comfy.lora_convert.convert_lora(state), keys, log_missing=False)
-    if not loaded:
-        raise model_files.wrong_kind(path, state, "a LoRA for this model's U-Net", REMEDY)
+    if not loaded and required:
+        raise model_files.wrong_kind(path, state, "a LoRA for this model's U-Net", remedy)
     dtype = model.model.get_dtype_inference()
     return {
         layer: delta
         for key, patch in loaded.items()
         for layer in [str(key).removeprefix("diffusion_model.").removesuffix(".weight")]
-        for delta in [_delta(path, unet, layer, patch, strength, dtype)]
+        for delta in [_delta(path, unet, layer, patch, strength, dtype, remedy)]
         if kind_of(layer)
     }
 
 
-def _delta(path: str, unet: nn.Module, name: str, patch: Any, strength: float, dtype: torch.dtype) -> Delta:
+def _delta(
+    path: str, unet: nn.Module, name: str, patch: Any, strength: float, dtype: torch.dtype, remedy: str
+) -> Delta:
     if not isinstance(patch, _KINDS):
         kind = f"a full '{patch[0]}' of weights" if isinstance(patch, tuple) else f"the format {patch.name}"
-        raise model_files.refused(path, f"has {kind} for {name}, which can't be masked", REMEDY)
+        raise model_files.refused(path, f"has {kind} for {name}, which can't be masked", remedy)
     layer: Any = unet.get_submodule(name)
     if patch.calculate_shape(name) is not None:
-        raise model_files.refused(path, f"changes the shape of {name}, which can't be masked", REMEDY)
+        raise model_files.refused(path, f"changes the shape of {name}, which can't be masked", remedy)
     delta = Delta(patch, layer, strength, dtype)
     if isinstance(layer, nn.Conv2d):
         x, shape = torch.zeros(1, layer.in_channels, 8, 8, dtype=dtype), (1, layer.out_channels)
@@ -329,13 +332,13 @@ def _delta(path: str, unet: nn.Module, name: str, patch: Any, strength: float, d
     except RuntimeError:
         fits = False
     if not fits:
-        raise model_files.refused(path, f"does not fit this model: its delta for {name} has another shape", REMEDY)
+        raise model_files.refused(path, f"does not fit this model: its delta for {name} has another shape", remedy)
     return delta
 
 
 def words_of(clip: Any, layout: Layout, prompt: str, numbers: Sequence[int], name: str) -> Words | None:
     """The objects' words in the prompt, by default the layout's own; None, and a line in the log, without them."""
-    why = "no text encoder is connected to LayoutLoRA"
+    why = "no text encoder is connected to Layout LoRA"
     if clip is not None:
         own = overall_prompt(layout)
         text = prompt.strip() or own.prompt

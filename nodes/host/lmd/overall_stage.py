@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -21,6 +21,7 @@ from ..guidance.guide import EnergyTrace, Guide, Target, reserve_memory
 from ..guidance.sampler_run import SamplerRun
 from ..guidance.step_hooks import RunHook, add_step_hook
 from ..guidance.token_positions import encode, guided_objects, tokenizer
+from .object_loras import in_composition
 from .object_stage import (
     KEY,
     Bar,
@@ -81,15 +82,18 @@ def compose_and_sample(
     frozen = frozen_steps(objects, len(sigmas) - 1, frozen_ratio)
     texts = overall_texts(clip, objects, prompt, negative)
     composition = compose_runs(objects)
-    positive, negative_cond = positive_cond or texts.positive, negative_cond or texts.negative
+    target = texts.target
+    patched, own_positive = in_composition(model, clip, layout, texts.prompt, texts.positive, target.objects)
+    target = replace(target, conditioning=own_positive)
+    positive, negative_cond = positive_cond or own_positive, negative_cond or texts.negative
     trace = EnergyTrace("composition")
-    patched = model.clone()
+    patched = patched.clone()
     adapter = boxes_adapter(model, clip, objects.options, gligen)
     if adapter is not None:
         positive, negative_cond = adapter.ground(positive, box_slots(clip, layout)), adapter.ground(negative_cond)
         adapter.patch(patched, objects.options.gligen_share)
     if objects.runs:  # without any it is the host's own run, bit for bit
-        add_step_hook(patched, KEY, lambda run: _overall_hook(run, texts.target, objects, composition, frozen, trace))
+        add_step_hook(patched, KEY, lambda run: _overall_hook(run, target, objects, composition, frozen, trace))
         reserve_memory(patched, KEY)
         use_fused_on_cpu(patched)
     bar = Bar(model, len(objects.runs) + 1, settings.steps, first=len(objects.runs))
