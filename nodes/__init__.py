@@ -9,6 +9,7 @@ from . import (
     ella,
     ella_caption,
     ella_compat,
+    ella_look,
     layout_convert,
     layout_editor,
     llm_adapter,
@@ -40,6 +41,7 @@ NODES: list[type[io.ComfyNode]] = [
     *ella.NODES,
     *ella_caption.NODES,
     *ella_compat.NODES,
+    *ella_look.NODES,
     *llm_adapter.NODES,
     *llm_adapter_compat.NODES,
 ]

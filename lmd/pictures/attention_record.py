@@ -30,6 +30,8 @@ class AttentionRecord:
 
     `numbers`: per phrase, its boxes' numbers in the layout's picture, from 1.
     `own_image`: each phrase was drawn in an image of its own, as the objects of LMD's first stage are.
+    `estimate`: the maps follow learned tokens back to the text, and are no attention to the phrase itself.
+    A phrase may have no box.
     """
 
     canvas: tuple[int, int]
@@ -39,6 +41,7 @@ class AttentionRecord:
     looks: list[Look] = field(default_factory=list)
     steps: int = 0
     own_image: bool = False
+    estimate: bool = False
 
     def in_order(self) -> list[int]:
         """The phrases' indices in the order of their numbers."""
@@ -56,6 +59,11 @@ class AttentionRecord:
     def share_inside(self, look: Look, image: int, phrase: int) -> float:
         """The share of a phrase's attention that lies inside its boxes, 0..1."""
         return share_inside(look.maps[image, phrase], self.boxes[phrase])
+
+    def contrast(self, look: Look, image: int, phrase: int) -> float:
+        """How much a phrase's attention varies over the image: standard deviation over mean, 0 for a flat map."""
+        attention = look.maps[image, phrase]
+        return float(attention.std(correction=0) / attention.mean().clamp_min(1e-12))
 
     def area(self, phrase: int) -> float:
         """The share of the image that a phrase's boxes cover: what attention spread evenly would have inside."""

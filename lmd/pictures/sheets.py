@@ -30,6 +30,12 @@ ATTENTION_TOLD = (
     "what even attention would give."
 )
 
+ESTIMATE_TOLD = (
+    "An estimate. The model reads learned tokens here, not words: its attention to them is followed back to the words "
+    "through the attention of the blocks that made them (rollout). Green: the step's mean; bright: more, at least 10 %. "
+    "varies: standard deviation over mean. A flat map says nothing about where the phrase is. Guidance never uses this."
+)
+
 
 def colour(number: int) -> str:
     """The colour of the box with this number, from 1, in the layout's picture."""
@@ -258,6 +264,13 @@ def scaled(values: Tensor, by: Tensor) -> Tensor:
     return ((values - low) / (high - low).clamp_min(1e-9)).clamp(0, 1)
 
 
+def about_mean(values: Tensor, least: float = 0.1) -> Tensor:
+    """Values as shares of a range about their mean: two standard deviations, or `least` of the mean for flatter ones."""
+    mean = values.mean().clamp_min(1e-12)
+    reach = (2 * values.std(correction=0) / mean).clamp_min(least)
+    return ((values / mean - 1) / reach * 0.5 + 0.5).clamp(0, 1)
+
+
 def attention_sheet(record: AttentionRecord, images: Tensor | None, image: int, columns: int):
     """One image of the batch: a row per phrase, its attention at `columns` steps; `images` as `picture_of` says."""
     looks = record.chosen(columns)
@@ -271,10 +284,10 @@ def attention_sheet(record: AttentionRecord, images: Tensor | None, image: int, 
         sheet.plate(record.numbers[p], record.phrases[p])
         sheet.tiles(
             [_tile(record, look, image, p, images, size, every) for look in looks],
-            [f"step {look.step}/{record.steps}: {_inside(record, look, image, p)}" for look in looks],
+            [f"step {look.step}/{record.steps}: {_told(record, look, image, p)}" for look in looks],
         )
         sheet.gap()
-    sheet.text(ATTENTION_TOLD, TEXT - 2, FAINT, 6)
+    sheet.text(ESTIMATE_TOLD if record.estimate else ATTENTION_TOLD, TEXT - 2, FAINT, 6)
     return sheet.image()
 
 
@@ -283,14 +296,14 @@ def attention_frame(record: AttentionRecord, look: Look, images: Tensor | None, 
     size = tile_size(record.canvas, 224)
     across = min(len(record.phrases), 4)
     sheet = Sheet(max(across * cell(size[0]) + GAP, 300))
-    sheet.text(f"step {look.step} of {record.steps}")
+    sheet.text(f"step {look.step} of {record.steps}" + (", an estimate" if record.estimate else ""))
     for start in range(0, len(record.phrases), across):
         some = record.in_order()[start : start + across]
         tiles = []
         for p in some:
             every = torch.stack([one.maps[image, p] for one in record.looks])
             tiles.append(_tile(record, look, image, p, images, size, every))
-        sheet.tiles(tiles, [f"{record.share_inside(look, image, p):.0%} inside: {record.phrases[p]}" for p in some])
+        sheet.tiles(tiles, [f"{_short(record, look, image, p)}: {record.phrases[p]}" for p in some])
     return sheet.image()
 
 
@@ -306,12 +319,21 @@ def picture_of(record: AttentionRecord, images: Tensor | None, image: int, phras
 
 def _tile(record, look: Look, image: int, phrase: int, images: Tensor | None, size, every: Tensor):
     below = picture_of(record, images, image, phrase)
+    values = look.maps[image, phrase]
     return framed(
-        over(below, scaled(look.maps[image, phrase], every), size),
+        over(below, about_mean(values) if record.estimate else scaled(values, every), size),
         record.boxes[phrase],
         colour(record.numbers[phrase][0]),
     )
 
 
-def _inside(record: AttentionRecord, look: Look, image: int, phrase: int) -> str:
+def _told(record: AttentionRecord, look: Look, image: int, phrase: int) -> str:
+    if record.estimate or not record.boxes[phrase]:
+        return _short(record, look, image, phrase)
     return f"inside {record.share_inside(look, image, phrase):.0%} ({record.area(phrase):.0%})"
+
+
+def _short(record: AttentionRecord, look: Look, image: int, phrase: int) -> str:
+    if record.estimate or not record.boxes[phrase]:
+        return f"varies {record.contrast(look, image, phrase):.1%}"
+    return f"{record.share_inside(look, image, phrase):.0%} inside"

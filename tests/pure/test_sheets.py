@@ -156,3 +156,18 @@ def test_each_object_of_a_batch_lies_on_its_own_image():
     assert torch.equal(sheets.picture_of(record, images, 1, 2), images[5])
     assert torch.equal(sheets.picture_of(record, images[:1], 1, 2), images[0])
     assert sheets.picture_of(record, None, 0, 0) is None
+
+
+def test_an_estimate_that_is_flat_looks_flat():
+    flat = sheets.about_mean(1 + 0.001 * torch.rand(8, 8))
+    assert ((flat - 0.5).abs() < 0.01).all()
+    steep = sheets.about_mean(torch.linspace(0.5, 1.5, 64).view(8, 8))
+    assert steep.min() < 0.1 and steep.max() > 0.9
+    assert torch.equal(sheets.about_mean(torch.zeros(4, 4)), torch.zeros(4, 4))
+
+
+def test_phrases_without_boxes_are_told_how_much_their_maps_vary():
+    record = a_record(steps=2)
+    record.boxes = ((), ())
+    assert sheets._told(record, record.looks[0], 0, 0) == f"varies {record.contrast(record.looks[0], 0, 0):.1%}"
+    assert sheets.attention_sheet(record, None, 0, 2).width and sheets.attention_frame(record, record.looks[0], None, 0)

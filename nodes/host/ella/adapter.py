@@ -7,9 +7,10 @@ import comfy.model_patcher
 import comfy.ops
 import torch
 
-from ....ella.adapter import AdapterConfig
+from ....ella.adapter import AdapterConfig, LLMAdapter
 from ....ella.adapter_checkpoint import adapter_config, adapter_state, build_adapter
 from ....ella.jina_adapter import JinaAdapterConfig
+from ....ella.rollout import adapter_rollout
 from .. import model_files
 from . import files
 from .text_model import TextModel
@@ -39,6 +40,18 @@ class HostedAdapter:
             tokens, pooled = self.patcher.model(features.to(self.patcher.load_device, torch.float32))
         place = comfy.model_management.intermediate_device()
         return tokens.to(place), pooled.to(place)
+
+    def text_shares(self, features: torch.Tensor) -> tuple[torch.Tensor, bool]:
+        """Features (1, L, input_dim) -> how much of each token comes from each text row (T, L); is it an estimate?
+
+        Where a token is a row of the text, each comes from its own.
+        """
+        comfy.model_management.load_models_gpu([self.patcher])
+        features = features.to(self.patcher.load_device, torch.float32)
+        if not isinstance(self.patcher.model, LLMAdapter):
+            return torch.eye(features.shape[1], device=features.device), False
+        with torch.no_grad():
+            return adapter_rollout(self.patcher.model, features)[0][0], True
 
 
 def load_adapter(name: str) -> HostedAdapter:
@@ -72,16 +85,8 @@ def load_adapter(name: str) -> HostedAdapter:
     return HostedAdapter(patcher, name)
 
 
-def encode(
-    adapter: HostedAdapter, encoder: TextModel, text: str, system: str | None = None, limit: int | None = None
-) -> list:
-    """CONDITIONING with the adapter's tokens and pooled vector for `text`; sizes are left to the host.
-
-    At most `limit` tokens of the text are used, and never more than the adapter reads.
-
-    Raises:
-        ValueError: the text encoder is not the one that this adapter reads, or the adapter is another pack's.
-    """
+def check_pair(adapter: HostedAdapter, encoder: TextModel) -> None:
+    """Raises ValueError unless the adapter is this pack's, and the text encoder the one that it reads."""
     if not isinstance(adapter, HostedAdapter):
         raise ValueError(
             f"The adapter is not one of this pack's, but a {type(adapter).__name__}: another pack has a node with the ID "
@@ -93,6 +98,19 @@ def encode(
             f"'{encoder.name}' gives width {encoder.width}. Choose the one that the adapter was trained with in "
             "LLMAdapterTextEncoderLoader (width 1152: Gemma-3-1b, 2304: T5Gemma-2b, 1024: Jina CLIP v2)."
         )
+
+
+def encode(
+    adapter: HostedAdapter, encoder: TextModel, text: str, system: str | None = None, limit: int | None = None
+) -> list:
+    """CONDITIONING with the adapter's tokens and pooled vector for `text`; sizes are left to the host.
+
+    At most `limit` tokens of the text are used, and never more than the adapter reads.
+
+    Raises:
+        ValueError: the text encoder is not the one that this adapter reads, or the adapter is another pack's.
+    """
+    check_pair(adapter, encoder)
     longest = adapter.config.longest
     tokens, pooled = adapter(encoder.features(text, min(limit or longest, longest), system))
     return [[tokens, {"pooled_output": pooled}]]

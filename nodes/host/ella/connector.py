@@ -13,6 +13,7 @@ import torch
 
 from ....ella.checkpoint import connector_config, connector_state
 from ....ella.connector import TimestepAwareConnector
+from ....ella.rollout import connector_rollout
 from ....ella.schedule import STATIC_TIMESTEP
 from ....ella.timed import TimedTokens
 from .. import model_files
@@ -48,6 +49,12 @@ class EllaConnector:
         features = [x.to(device=device, dtype=self.dtype) for x in features]
         with torch.no_grad():  # also where the caller takes gradients of the latent
             return self.patcher.model(features, torch.tensor([timestep], device=device))
+
+    def text_shares(self, features: torch.Tensor, timestep: int) -> torch.Tensor:
+        """Features (1, L, input_dim) -> how much of each token comes from each text row (latents, L): an estimate."""
+        features = features.to(device=self.patcher.load_device, dtype=self.dtype)
+        with torch.no_grad():
+            return connector_rollout(self.patcher.model, features, timestep)[0][0]
 
 
 def load_connector(name: str) -> EllaConnector:

@@ -83,6 +83,12 @@ class TimestepAware:
         return executor(model, conds, x, sigma, model_options)
 
 
+def strength_in(transformer_options: dict, timestep: int) -> float:
+    """How far ELLA's tokens follow the timestep in a model call with these options: 0 without any of our wrappers."""
+    found = transformer_options.get("wrappers", {}).get(WrappersMP.CALC_COND_BATCH, {}).get(KEY, [])
+    return next((w.__self__.options.strength_at(timestep) for w in found), 0.0)
+
+
 class OwnHook(comfy.hooks.TransformerOptionsHook):
     """Brings the wrappers along inside a conditioning, for graphs whose MODEL passes no node of ours."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import comfy.patcher_extension
@@ -13,18 +13,28 @@ from torch import Tensor
 from ....lmd.layout import Layout
 from ....lmd.pictures.attention_record import AttentionRecord, Look, joined
 from .attention import AttentionReader, Layer, Reading, RowsUnknown, resolve_layers
-from .guide import Target, guidance_target, holding
+from .guide import guidance_target, holding
 
 log = logging.getLogger(__name__)
 KEY = "lmd_attention_record"
 
 
-class Watch:
-    """Fills `record` during every run of a model that `recorded` patched; the latest run counts."""
+# Turns a layer's probabilities [B, S, T] for an entry, mean over heads, and the call's options into maps [B, P, S].
+Read = Callable[[Tensor, dict], Tensor]
 
-    def __init__(self, record: AttentionRecord, target: Target, layers: Sequence[Layer]):
-        self.record, self.target = record, target
-        self.columns: dict[Any, list[list[int]]] = {}  # per uuid of a positive entry that holds the phrases
+
+class Watch:
+    """Fills `record` during every run of a model that `watched` patched; the latest run counts.
+
+    `find` gets a run's guider and says how to read the maps of each positive entry that holds the phrases, by its uuid;
+    `unfound` is told where there is none.
+    """
+
+    def __init__(
+        self, record: AttentionRecord, layers: Sequence[Layer], find: Callable[[Any], Mapping[Any, Read]], unfound: str
+    ):
+        self.record, self.find, self.unfound = record, find, unfound
+        self.entries: Mapping[Any, Read] = {}
         self.latest: dict[Layer, Tensor] = {}
         self.size = (0, 0)  # of the run's latent, height and width
         self.reader = AttentionReader(layers, self._see)
@@ -34,30 +44,22 @@ class Watch:
         self.record.looks.clear()
         self.latest.clear()
         self.record.steps = steps
-        self.columns = {
-            cond["uuid"]: [list(o.positions) for o in objects]
-            for cond, objects in holding(guider.conds.get("positive") or [], self.target)
-            if cond.get("area") is None
-        }
-        if not self.columns:
-            log.warning(
-                "attention is not recorded: the positive conditioning was not encoded from the recorded prompt. Use "
-                "the recorder's own positive output, or give the recorder the same prompt"
-            )
+        self.entries = self.find(guider)
+        if not self.entries:
+            log.warning("attention is not recorded: %s", self.unfound)
 
     def _see(self, reading: Reading | RowsUnknown) -> None:
         if isinstance(reading, RowsUnknown):
-            if self.columns:
+            if self.entries:
                 log.warning("attention is not recorded: %s", reading)
-            self.columns = {}
+            self.entries = {}
             return
         for chunk in reading.positive():
-            columns = self.columns.get(reading.entry(chunk))
-            if columns and not self._whole(reading):
+            read = self.entries.get(reading.entry(chunk))
+            if read and not self._whole(reading):
                 return
-            if columns:
-                probs = reading.probabilities(chunk).mean(1)  # [B, S, T]
-                maps = torch.stack([probs[..., own].mean(-1) for own in columns], 1)
+            if read:
+                maps = read(reading.probabilities(chunk).mean(1), reading.options)
                 self.latest[reading.layer] = maps.unflatten(-1, reading.grid)
                 return
 
@@ -69,7 +71,7 @@ class Watch:
                 "attention is not recorded: a node on the model gives the U-Net a part of %d x %d latent cells of %d x %d "
                 "(tiles or context windows)", *seen[::-1], *self.size[::-1],
             )  # fmt: skip
-            self.columns = {}
+            self.entries = {}
             self.latest.clear()
         return seen == self.size
 
@@ -83,6 +85,8 @@ class Watch:
     def sampler_sample(self, executor, guider, sigmas, extra_args, callback, noise, *args, **kwargs):
         """Runs the sampler and keeps the attention of every step; the latent is untouched."""
         self.size = tuple(noise.shape[-2:])
+        if not all(self.record.canvas):
+            self.record.canvas = self.size[::-1]  # only its shape counts
         self.start(guider, len(sigmas) - 1)
 
         def told(step, x0, x, total_steps):
@@ -107,11 +111,33 @@ def recorded(model: Any, clip: Any, layout: Layout, prompt: str = "", layers: st
     )  # fmt: skip
     if not objects:
         return model, positive, record
-    found = resolve_layers(layers, model.model.diffusion_model)
-    watch = Watch(record, target, found)
+
+    def find(guider: Any) -> dict[Any, Read]:
+        return {
+            cond["uuid"]: _columns([list(o.positions) for o in objects])
+            for cond, objects in holding(guider.conds.get("positive") or [], target)
+            if cond.get("area") is None
+        }
+
+    unfound = (
+        "the positive conditioning was not encoded from the recorded prompt. Use the recorder's own positive output, or "
+        "give the recorder the same prompt"
+    )
+    return watched(model, record, find, unfound, layers), positive, record
+
+
+def watched(
+    model: Any, record: AttentionRecord, find: Callable[[Any], Mapping[Any, Read]], unfound: str, layers: str = "auto"
+) -> Any:
+    """A clone of MODEL that fills `record` in every run; `find` and `unfound` as for Watch."""
+    watch = Watch(record, resolve_layers(layers, model.model.diffusion_model), find, unfound)
     patched = model.clone()
     watch.reader.read(patched, f"{KEY}_reader")
     kind = comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE
     patched.remove_wrappers_with_key(kind, KEY)
     patched.add_wrapper_with_key(kind, KEY, watch.sampler_sample)
-    return patched, positive, record
+    return patched
+
+
+def _columns(columns: Sequence[list[int]]) -> Read:
+    return lambda probs, _options: torch.stack([probs[..., own].mean(-1) for own in columns], 1)
