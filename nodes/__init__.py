@@ -14,6 +14,7 @@ from . import (
     layout_editor,
     llm_adapter,
     llm_adapter_compat,
+    llm_adapter_lora,
     lmd_compose,
     lmd_guidance,
     lmd_inspect,
@@ -43,6 +44,7 @@ NODES: list[type[io.ComfyNode]] = [
     *ella_compat.NODES,
     *ella_look.NODES,
     *llm_adapter.NODES,
+    *llm_adapter_lora.NODES,
     *llm_adapter_compat.NODES,
 ]
 

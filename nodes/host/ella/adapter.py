@@ -32,6 +32,14 @@ class HostedAdapter:
         """The sizes that were read from the file."""
         return self.patcher.model.config
 
+    def patched(self, patches: dict, strength: float) -> HostedAdapter:
+        """This adapter with the host's patches by the name of their weight; itself where they would change nothing."""
+        if strength == 0 or not patches:
+            return self
+        patcher = self.patcher.clone()
+        patcher.add_patches(patches, strength)
+        return HostedAdapter(patcher, self.name)
+
     def __call__(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Features (1, L, input_dim) -> tokens (1, T, width) and pooled (1, pooled), float32, where the host keeps
         conditioning; T is the adapter's own number, or L. It computes in float32, as its authors' code does."""
@@ -85,13 +93,18 @@ def load_adapter(name: str) -> HostedAdapter:
     return HostedAdapter(patcher, name)
 
 
-def check_pair(adapter: HostedAdapter, encoder: TextModel) -> None:
-    """Raises ValueError unless the adapter is this pack's, and the text encoder the one that it reads."""
+def check_adapter(adapter: object) -> None:
+    """Raises ValueError for an adapter that another pack has loaded."""
     if not isinstance(adapter, HostedAdapter):
         raise ValueError(
             f"The adapter is not one of this pack's, but a {type(adapter).__name__}: another pack has a node with the ID "
             "LLMAdapterLoader too, and it was loaded in the place of ours. Switch off one of the two packs."
         )
+
+
+def check_pair(adapter: HostedAdapter, encoder: TextModel) -> None:
+    """Raises ValueError unless the adapter is this pack's, and the text encoder the one that it reads."""
+    check_adapter(adapter)
     if encoder.width != adapter.config.input_dim:
         raise ValueError(
             f"The adapter '{adapter.name}' reads text features of width {adapter.config.input_dim}, but the text encoder "
