@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Callable
 
 import torch
 
+log = logging.getLogger(__name__)
+
 Tokenize = Callable[[str], list[int]]
+NEAR = 0.01  # tokenizers have a few tokens more or fewer than their models have rows
 
 _SPECIALS = {
     "gemma3": ("<bos>", "<start_of_turn>", "<end_of_turn>"),
@@ -21,34 +25,58 @@ _SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 def load_tokenizer(folder: str, embedded: torch.Tensor | None, family: str, vocabulary: int) -> Tokenize:
     """A function from text to ids: the file's own SentencePiece model, else tokenizer.json or tokenizer.model in the folder.
 
+    It raises ValueError for a text with an id that the text encoder, of `vocabulary` ids, does not have.
+
     Raises:
         FileNotFoundError: none of them is there.
         ValueError: it is damaged, or belongs to another model.
     """
-    for name, read in (("tokenizer.json", _from_json), *((n, _from_sentencepiece) for n in _SENTENCEPIECE)):
-        path = os.path.join(folder, name)
-        if embedded is not None:
-            path, tokenize = "spiece_model in the file", _sentencepiece(embedded.numpy().tobytes(), family)
-            break
-        if os.path.isfile(path):
-            tokenize = read(path, family)
-            break
-    else:
-        raise FileNotFoundError(
-            f"There is no tokenizer in {folder}. Put tokenizer.json (or tokenizer.model) of the text encoder beside its "
-            "weights, best in a folder of their own, and choose that in LLMAdapterTextEncoderLoader. Nothing is downloaded."
-        )
+    path, tokenize, size = _found(folder, embedded, family)
+    if abs(size - vocabulary) > NEAR * vocabulary:
+        log.warning(
+            "The tokenizer %s has %d tokens, its text encoder %d. If prompts are not obeyed, look whether it belongs to "
+            "another model.", path, size, vocabulary,
+        )  # fmt: skip
+
+    def checked(text: str) -> list[int]:
+        ids = tokenize(text)
+        if ids and max(ids) >= vocabulary:
+            raise ValueError(_foreign(path, text, ids, vocabulary))
+        return ids
+
     for special in _SPECIALS[family]:
         ids = tokenize(special)
         if len(ids) != 1 or ids[0] >= vocabulary:
-            raise ValueError(
-                f"The tokenizer {path} belongs to another model: it reads {special} as {ids[:5]}, where this text encoder "
-                f"has one of {vocabulary} ids. Put the text encoder's own tokenizer beside its weights."
-            )
-    return tokenize
+            raise ValueError(_foreign(path, special, ids, vocabulary))
+    return checked
 
 
-def _from_json(path: str, _family: str) -> Tokenize:
+def _foreign(path: str, text: str, ids: list[int], vocabulary: int) -> str:
+    return (
+        f"The tokenizer {path} belongs to another model: it reads {text[:40]} as {ids[:5]}, where this text encoder has one "
+        f"of {vocabulary} ids for a token. Put the text encoder's own tokenizer beside its weights."
+    )
+
+
+def _found(folder: str, embedded: torch.Tensor | None, family: str) -> tuple[str, Tokenize, int]:
+    """Where the tokenizer is, the function, and how many tokens it knows."""
+    if embedded is not None:
+        path = f"spiece_model in a file of {folder}"
+        return path, *_sentencepiece(embedded.numpy().tobytes(), family, path)
+    path = os.path.join(folder, "tokenizer.json")
+    if os.path.isfile(path):
+        return path, *_from_json(path)
+    for path in (os.path.join(folder, name) for name in _SENTENCEPIECE):
+        if os.path.isfile(path):
+            with open(path, "rb") as file:
+                return path, *_sentencepiece(file.read(), family, path)
+    raise FileNotFoundError(
+        f"There is no tokenizer in {folder}. Put tokenizer.json (or tokenizer.model) of the text encoder beside its "
+        "weights, best in a folder of their own, and choose that in LLMAdapterTextEncoderLoader. Nothing is downloaded."
+    )
+
+
+def _from_json(path: str) -> tuple[Tokenize, int]:
     from tokenizers import Tokenizer
 
     try:
@@ -57,22 +85,20 @@ def _from_json(path: str, _family: str) -> Tokenize:
         raise ValueError(f"The tokenizer {path} is damaged ({error}). Get it again.") from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return lambda text: tokenizer.encode(text, add_special_tokens=False).ids
+    return lambda text: tokenizer.encode(text, add_special_tokens=False).ids, tokenizer.get_vocab_size()
 
 
-def _from_sentencepiece(path: str, family: str) -> Tokenize:
-    with open(path, "rb") as file:
-        return _sentencepiece(file.read(), family)
-
-
-def _sentencepiece(model: bytes, family: str) -> Tokenize:
+def _sentencepiece(model: bytes, family: str, path: str) -> tuple[Tokenize, int]:
     """SentencePiece reads control symbols as text, so they are put in here by their ids."""
     import sentencepiece
 
+    pieces = sentencepiece.SentencePieceProcessor()
     try:
-        pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
-    except Exception as error:
-        raise ValueError(f"The SentencePiece model of this text encoder is damaged ({error}). Get it again.") from None
+        whole = bool(model) and pieces.LoadFromSerializedProto(model)
+    except Exception as error:  # the library's own types
+        raise ValueError(f"The SentencePiece model {path} is damaged ({error}). Get it again.") from None
+    if not whole:
+        raise ValueError(f"The SentencePiece model {path} is damaged: it is empty. Get it again.")
     ids = _numbering(pieces, family)
     known = {s: pieces.piece_to_id(s) for s in _SPECIALS[family]}
     known = {s: ids(i) for s, i in known.items() if i != pieces.unk_id()}
@@ -83,7 +109,7 @@ def _sentencepiece(model: bytes, family: str) -> Tokenize:
         found = ([known[p]] if p in known else map(ids, pieces.encode(p)) for p in parts if p)
         return [i for part in found for i in part]
 
-    return tokenize
+    return tokenize, pieces.get_piece_size()
 
 
 def _numbering(pieces, family: str) -> Callable[[int], int]:
