@@ -100,6 +100,20 @@ def one_run(guidance: Callable) -> Callable:
     return row
 
 
+def regions(method: str, **inputs: Any) -> Callable:
+    """The host's own regional conditioning and KSampler, as LMD Layout to Conditioning writes it: a prompt per box."""
+
+    def row(case: Case):
+        from ella_lmd.lmd.prompts import overall_negative
+        from ella_lmd.nodes.layout_convert import LMDLayoutToConditioning
+
+        how = {"method": method, "strength": 1.0, "base_strength": 1.0, **inputs}
+        positive = LMDLayoutToConditioning.execute(case.clip, case.layout, how).args[0]
+        return case.ksampler(case.model, positive, overall_negative(case.layout))
+
+    return row
+
+
 def lmd(how: Callable = options, frozen: float = 0.5, mask: str = "", transfer: bool = True) -> Callable:
     """Both stages; `how()` gives the options, `mask` is another mask source, `transfer` that of attention."""
 
@@ -124,6 +138,8 @@ ROWS: dict[str, Callable] = {
     "energy only, catch up": one_run(partial(options, "few steps")),
     "backward guidance": one_run(partial(baseline, "backward guidance")),
     "boxdiff": one_run(partial(baseline, "boxdiff")),
+    "area": regions("area"),
+    "region masks": regions("mask", soften=16, crop_to_mask=False),
     "composition only": lmd(partial(options, guided=False)),
     "no transfer": lmd(transfer=False),
     "attention masks": lmd(mask="attention"),
