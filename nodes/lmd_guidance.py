@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..lmd.pictures.energy_plot import energy_plot
 from ..lmd.sampling.options import BASELINES, PRESETS
 from .host.guidance.guide import EnergyTrace, guidance_target, patch_guidance
+from .host.lmd.overall_stage import grounded_model
 from .lmd_options import CATEGORY
 from .types import LayoutType, OptionsType, TraceType
 
@@ -44,6 +45,9 @@ class LayoutGuidance(io.ComfyNode):
                                "guidance per step, for two to three times the time). Backward guidance and boxdiff are other "
                                "papers' methods, for comparisons. Ignored when options are connected."),
                 OptionsType.Input("options", optional=True, tooltip="From LMD Options; replaces the preset."),
+                io.Gligen.Input("gligen", optional=True,
+                                tooltip="From GLIGENLoader, for SD1.x models: its adapter then sees the boxes too, for "
+                                "the first steps of a run (gligen_share of the options). With strength 0 it works alone."),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The guided model, for any sampler node."),
@@ -55,12 +59,14 @@ class LayoutGuidance(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, clip, layout, prompt, strength, start_percent, end_percent, preset, options=None
+        cls, model, clip, layout, prompt, strength, start_percent, end_percent, preset, options=None, gligen=None
     ) -> io.NodeOutput:
         options = options or CHOICES[preset]
         guidance = replace(options.guidance, loss_scale=options.guidance.loss_scale * strength)
         target, positive = guidance_target(clip, layout, prompt, options.layers, start_percent, end_percent)
         trace = EnergyTrace()
+        if gligen is not None:
+            model = grounded_model(model, clip, layout, gligen, options.gligen_share)
         return io.NodeOutput(patch_guidance(model, target, guidance, trace), positive, trace)
 
 

@@ -90,6 +90,13 @@ class LMDOptionsNode(io.ComfyNode):
                                  tooltip="For runs of fewer than 50 steps: each step also does the iterations of the "
                                  "fiftieths of the schedule that it passes over, so guidance costs as much as with 50. "
                                  "The preset few steps has it on; it helps runs of 6 to 8 steps."),
+                io.Boolean.Input("guide_objects", default=True, optional=True, advanced=True,
+                                 tooltip="Guide the objects' own runs as the composition. Off in the preset lmd+, where "
+                                 "GLIGEN places them."),
+                io.Float.Input("gligen_share", default=o.gligen_share, min=0.0, max=1.0, step=0.01, optional=True,
+                               advanced=True,
+                               tooltip="For which share of a run's steps GLIGEN's adapter sees the boxes, where a node has "
+                               "a gligen connection. 0 leaves it out."),
             ],
             outputs=[OptionsType.Output(display_name="options", tooltip="For Box Grounded Sampler or Layout Guidance.")],
         )  # fmt: skip
@@ -105,7 +112,7 @@ class LMDOptionsNode(io.ComfyNode):
     @classmethod
     def execute(
         cls, loss_scale, loss_threshold, iterations, last_guided_step, fg_weight, bg_weight, reference_weight,
-        fg_top_p, bg_top_p, energy, catch_up=False, **stage,
+        fg_top_p, bg_top_p, energy, catch_up=False, guide_objects=True, **stage,
     ) -> io.NodeOutput:  # fmt: skip
         published = PRESETS["reference"].guidance
         energy = replace(
@@ -116,7 +123,8 @@ class LMDOptionsNode(io.ComfyNode):
             published, loss_scale=loss_scale, loss_threshold=loss_threshold, energy=energy,
             max_iter=parse_iterations(iterations), max_index_step=last_guided_step, catch_up=catch_up,
         )  # fmt: skip
-        return io.NodeOutput(LMDOptions(guidance=guidance, **stage))
+        own = None if guide_objects else PRESETS["lmd+"].object_guidance
+        return io.NodeOutput(LMDOptions(guidance=guidance, object_guidance=own, **stage))
 
 
 NODES = [LMDOptionsNode]

@@ -8,7 +8,7 @@ and guided passes see none. Source: LLM-groundedDiffusion@cef2a90 models/attenti
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,11 +89,7 @@ class Adapter:
 
         Raises ValueError for an entry that the host's GLIGENTextBoxApply has grounded already.
         """
-        if any("gligen" in extra for _, extra in conditioning):
-            raise ValueError(
-                "the conditioning already has boxes from GLIGENTextBoxApply, which would ground it twice: take that "
-                "node out, or the gligen connection of the LMD node"
-            )
+        refuse_grounded(extra for _, extra in conditioning)
         tokens = self.tokens(slots)
         found = []
         for features, extra in conditioning:
@@ -107,6 +103,41 @@ class Adapter:
         model.remove_wrappers_with_key(kind, KEY)
         model.add_wrapper_with_key(kind, KEY, functools.partial(_forward, self, share))
         model.set_additional_models(KEY, [self.patcher])
+
+    def ground_runs(self, model: Any, slots: Sequence[Slot], share: float) -> None:
+        """Have `model` (a clone that the caller owns) be grounded in every sampler run, whatever conditions it.
+
+        Positive entries for the whole canvas get these boxes, all others null tokens, so that they share a call;
+        entries that carry tokens already keep theirs. The run raises ValueError as `ground` does.
+        """
+        boxes, null = (GroundingTokens(t, self.network) for t in (self.tokens(slots), self.null))
+
+        def grounded(entry: dict, part: str) -> dict:
+            own = boxes if part == "positive" and entry.get("area") is None else null
+            return {**entry, "model_conds": {KEY: own, **entry["model_conds"]}}
+
+        def sampler_sample(executor: Callable, guider: Any, *args: Any, **kwargs: Any) -> Tensor:
+            before = guider.conds
+            refuse_grounded(entry for entries in before.values() for entry in entries or ())
+            guider.conds = {part: [grounded(e, part) for e in entries or ()] for part, entries in before.items()}
+            try:
+                return executor(guider, *args, **kwargs)
+            finally:
+                guider.conds = before
+
+        kind = comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE
+        model.remove_wrappers_with_key(kind, KEY)
+        model.add_wrapper_with_key(kind, KEY, sampler_sample)
+        self.patch(model, share)
+
+
+def refuse_grounded(entries: Iterable[dict]) -> None:
+    """Raise ValueError for a conditioning entry that the host's own node has given boxes to."""
+    if any("gligen" in entry for entry in entries):
+        raise ValueError(
+            "the conditioning already has boxes from GLIGENTextBoxApply, which would ground it twice: take that "
+            "node out, or the gligen connection of the LMD node"
+        )
 
 
 def adapter_for(model: Any, gligen: Any, width: int) -> Adapter:

@@ -16,7 +16,7 @@ from ....lmd.sampling.energy import GuidedObject, References
 from ....lmd.sampling.object_runs import Composition, ObjectRuns, compose_runs
 from ....lmd.sampling.tokens import extend
 from ..guidance.attention import resolve_layers, transformer_of, use_fused_on_cpu
-from ..guidance.grounding import Slot, phrase_embedding
+from ..guidance.grounding import Slot, adapter_for, check_count, phrase_embedding
 from ..guidance.guide import EnergyTrace, Guide, Target, reserve_memory
 from ..guidance.sampler_run import SamplerRun
 from ..guidance.step_hooks import RunHook, add_step_hook
@@ -108,6 +108,20 @@ def box_slots(clip: Any, layout: Layout) -> list[Slot]:
     groups = overall_prompt(layout).groups
     embeddings = [phrase_embedding(clip, g.phrase) for g in groups]
     return [Slot(box, embedding) for g, embedding in zip(groups, embeddings) for box in g.boxes]
+
+
+def grounded_model(model: Any, clip: Any, layout: Layout, gligen: Any, share: float) -> Any:
+    """A clone of MODEL whose sampler runs see the layout's boxes through a host GLIGEN, for that share of their steps.
+
+    `model` itself if nothing would change. Raises ValueError for a GLIGEN that does not fit, or too many boxes.
+    """
+    adapter = adapter_for(model, gligen, phrase_embedding(clip, "a").shape[-1])
+    check_count(len(layout.objects))
+    if not layout.objects or not share:
+        return model
+    grounded = model.clone()
+    adapter.ground_runs(grounded, box_slots(clip, layout), share)
+    return grounded
 
 
 def frozen_steps(objects: ObjectRuns, steps: int, ratio: float) -> int:
