@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from .host.choices import one_of
 from .host.ella import files
 from .host.ella.adapter import encode, load_adapter
 from .host.ella.text_model import SYSTEM, load_text_model
 from .types import AdapterType, TextModelType
 
 CATEGORY = "ELLA/SDXL"
+WEIGHTS = ("off", "(word:1.2)")
 
 
 class LLMAdapterLoader(io.ComfyNode):
@@ -84,7 +86,7 @@ class LLMAdapterEncode(io.ComfyNode):
                     "text",
                     multiline=True,
                     dynamic_prompts=True,
-                    tooltip="The prompt: sentences, tags or both. Parentheses are read as text, not as weights.",
+                    tooltip="The prompt: sentences, tags or both. Parentheses are text, unless weights says otherwise.",
                 ),
                 io.String.Input(
                     "system_prompt",
@@ -95,6 +97,14 @@ class LLMAdapterEncode(io.ComfyNode):
                     tooltip="What Gemma is told before the prompt. Keep it: the adapters were trained with it. T5Gemma "
                     "and Jina CLIP v2 read the prompt alone.",
                 ),
+                io.Combo.Input(
+                    "weights",
+                    options=list(WEIGHTS),
+                    default=WEIGHTS[0],
+                    optional=True,
+                    tooltip="'off' reads parentheses as text, as the adapters were trained. '(word:1.2)' takes them as "
+                    "prompt weights; write \\( and \\) for literal ones.",
+                ),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="conditioning", tooltip="For a sampler's positive or negative.")
@@ -102,8 +112,9 @@ class LLMAdapterEncode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, adapter, text_encoder, text, system_prompt=SYSTEM) -> io.NodeOutput:
-        return io.NodeOutput(encode(adapter, text_encoder, text, system_prompt))
+    def execute(cls, adapter, text_encoder, text, system_prompt=SYSTEM, weights=WEIGHTS[0]) -> io.NodeOutput:
+        one_of(weights, WEIGHTS, "weights", "LLMAdapterEncode")
+        return io.NodeOutput(encode(adapter, text_encoder, text, system_prompt, weights=weights != WEIGHTS[0]))
 
 
 NODES = [LLMAdapterLoader, LLMAdapterTextEncoderLoader, LLMAdapterEncode]

@@ -21,6 +21,7 @@ from ella_lmd.ella.adapter_checkpoint import (
 from ella_lmd.ella.checkpoint import connector_config
 from ella_lmd.ella.connector import TimestepAwareConnector
 from ella_lmd.ella.rollout import adapter_rollout, connector_attention, connector_rollout
+from ella_lmd.ella.weights import weighted
 from safetensors import safe_open
 
 OWN = Path(__file__).resolve().parents[1] / "data" / "golden" / "adapters"
@@ -54,7 +55,7 @@ def llm_adapter_cases(folder: Path):
     x, meta = _load(folder / "llm_adapter_cases.safetensors")
     for case in json.loads(meta["cases"]):
         if case + ".latent_weights" in x:
-            yield case, None  # prompt weights of another pack, which these nodes do not offer
+            yield case, _weighted(folder, {k.rpartition(".")[2]: v for k, v in x.items() if k.startswith(case + ".")})
             continue
         for naming in [case] if case in ("input_norm", "no_projection") else NAMINGS:
             path = _find(folder, f"llm_adapter_state_{naming}.safetensors")
@@ -106,6 +107,14 @@ def full_shapes(folder: Path):
         state = adapter_state({k: torch.empty(v, device="meta") for k, v in facts["shapes"].items()})
         module = build_adapter(adapter_config(state), device="meta")
         yield name, sum(p.numel() for p in module.parameters()) == facts["parameters"]
+
+
+def _weighted(folder: Path, x: dict[str, torch.Tensor]) -> bool:
+    model = adapter(_find(folder, "llm_adapter_state_fused.safetensors"))
+    given = x["hidden"], x["token_weights"], x["empty_hidden"], x.get("mask"), x.get("empty_mask")
+    tokens, pooled, scales = weighted(model, *given)
+    met = (_near(tokens, x["sequence"], 1e-4), _near(pooled, x["pooled"], 1e-4))
+    return all(met) and _near(scales, x["latent_weights"], 1e-5)
 
 
 @torch.no_grad()
@@ -197,7 +206,7 @@ FILES = {
 
 
 def check(folder: Path) -> list[tuple[str, int, int, list[str]]]:
-    """What these nodes do not offer (weights inside the adapter) is named and not counted."""
+    """What these nodes do not offer is named and not counted."""
     rows = []
     for name, (file, handler) in FILES.items():
         if (folder / file).exists():

@@ -9,6 +9,7 @@ from ella_lmd.lmd.layout import Box, Layout, LayoutObject
 from ella_lmd.lmd.pictures import sheets
 from ella_lmd.lmd.sampling.tokens import PhraseNotFound
 from ella_lmd.nodes.ella_look import ELLAAttentionRecorder
+from ella_lmd.nodes.host.ella.look import _of_adapter, phrases_of
 from ella_lmd.nodes.host.ella.places import rows_of
 from ella_lmd.nodes.host.guidance.attention import add_patches, probabilities, resolve_layers
 from ella_lmd.nodes.lmd_inspect import LMDAttentionOverlay
@@ -111,6 +112,15 @@ def test_an_adapters_maps_follow_its_rollout(adapter, encoders, unet):  # noqa: 
     assert record.estimate and len(record.looks) == 1
     for step, look in enumerate(record.looks):
         torch.testing.assert_close(look.maps[0], expected(seen, step, lambda _: shares), atol=1e-5, rtol=1e-3)
+
+
+def test_a_prompt_with_weights_is_found_however_it_was_read(adapter, encoders):  # noqa: F811
+    text, encoder = "a (red:1.4) cat", encoders["t5gemma"]
+    origins, _ = _of_adapter(adapter, encoder, text, phrases_of("red", None), None)
+    for origin, weights in zip(origins, ["off", "(word:1.2)"], strict=True):
+        assert torch.equal(origin.tokens, encode(adapter, encoder, text, weights=weights)[0][0])
+    literal, by_weight = (origin.shares(None, {}) for origin in origins)
+    assert literal.shape == by_weight.shape == (308, 1) and not torch.equal(literal, by_weight)
 
 
 @pytest.mark.parametrize("family", ["gemma3", "t5gemma"])

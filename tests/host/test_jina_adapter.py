@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from ella_lmd.nodes.host.ella.places import weights_of
 from ella_lmd.nodes.llm_adapter import LLMAdapterLoader, LLMAdapterTextEncoderLoader
 from ella_lmd.tests import adapter_models
 from ella_lmd.tests.host.test_llm_adapter import encode, models, sample, unet  # noqa: F401
@@ -57,6 +58,19 @@ def test_a_text_too_long_is_cut_told_and_keeps_its_end(jina, caplog):
         tokens = encode(adapter, encoder, text)[0][0]
     assert "the text has 23 tokens, the adapter reads 16; 7 at its end are not used" in caplog.text
     assert tokens.shape[1] == 16 and torch.equal(tokens, encode(adapter, encoder, " ".join(["cat"] * 14))[0][0])
+
+
+def test_prompt_weights_act_on_the_words_own_rows(jina):
+    adapter, encoder = jina
+    on = {"weights": "(word:1.2)"}
+    (plain, pooled), base = encode(adapter, encoder, "a red cat")[0], encode(adapter, encoder, "")[0][0]
+    assert torch.equal(encode(adapter, encoder, "a (red:1) cat", **on)[0][0], plain)
+    [[tokens, extra]] = encode(adapter, encoder, "a (red:1.5) cat", **on)
+    assert torch.equal(tokens[:, [0, 1, 3, 4]], plain[:, [0, 1, 3, 4]])
+    torch.testing.assert_close(tokens[:, 2], base[:, 1] + 1.5 * (plain[:, 2] - base[:, 1]))
+    assert torch.equal(extra["pooled_output"], pooled["pooled_output"])
+    assert weights_of(encoder, "cat " * 20 + "(dog:2)", 16)[1] is None, "what is cut has no row"
+    assert weights_of(encoder, "cat " * 13 + "(dog dog:2)", 16)[1].tolist() == [[*[1.0] * 14, 2.0, 1.0]]
 
 
 def test_the_pooled_vector_may_come_from_the_texts_mean(models, jina):  # noqa: F811

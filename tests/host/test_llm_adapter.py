@@ -5,7 +5,9 @@ import logging
 import folder_paths
 import pytest
 import torch
+from ella_lmd.ella.weights import weighted
 from ella_lmd.nodes.ella import ELLAModelLoader
+from ella_lmd.nodes.host.ella.places import weights_of
 from ella_lmd.nodes.host.ella.text_model import SYSTEM
 from ella_lmd.nodes.llm_adapter import LLMAdapterEncode, LLMAdapterLoader, LLMAdapterTextEncoderLoader
 from ella_lmd.tests import adapter_models, ella_models
@@ -131,6 +133,43 @@ def test_a_text_too_long_is_cut_and_told(adapter, encoders, caplog):
     with caplog.at_level(logging.WARNING):
         rows = encoders["t5gemma"].features("cat " * 100, adapter.config.longest)
     assert rows.shape[1] == 64 and "101 tokens" in caplog.text and "37 at its end" in caplog.text
+
+
+def weights(encoder, text, limit=64):
+    plain, found = weights_of(encoder, text, limit)
+    return plain, None if found is None else [round(w, 3) for w in found[0].tolist()]
+
+
+def test_weights_are_those_of_the_words_tokens(encoders):
+    gemma, t5gemma = encoders["gemma3"], encoders["t5gemma"]
+    tail = [1.0] * (len(gemma.prompt("").ids) - gemma.prompt("").skipped)
+    assert weights(gemma, "a (red cat:1.2) on the hill") == ("a red cat on the hill", [1, 1.2, 1.2, 1, 1, 1, *tail])
+    assert weights(t5gemma, "((a)) [red] (cat:0.5)")[1] == [1.21, *[1.0] * 3, 0.5, 1.0]
+    assert weights(t5gemma, "a (red (cat:2) dog:1.5)")[1] == [1, 1.5, 2, 1.5, 1]
+    assert weights(t5gemma, r"a \(red:3\) cat")[0] == "a (red:3) cat" and weights(t5gemma, r"a \(red\)")[1] is None
+    assert weights(t5gemma, "a (red cat:1.2) on", limit=2)[1] == [1, 1.2]
+    assert weights(t5gemma, "a cat")[1] is None and weights(t5gemma, "") == ("", None)
+    with pytest.raises(ValueError, match="no number"):
+        weights(t5gemma, "a (cat:nan)")
+
+
+def test_neutral_weights_change_no_bit_and_others_do(adapter, encoders):
+    encoder, on = encoders["gemma3"], {"weights": "(word:1.2)"}
+    [[plain, pooled]] = encode(adapter, encoder, "a red cat")
+    for text in ("a red cat", "a (red:1.0) cat", "(a red cat:1)"):
+        [[tokens, extra]] = encode(adapter, encoder, text, **on)
+        assert torch.equal(tokens, plain) and torch.equal(extra["pooled_output"], pooled["pooled_output"])
+    [[tokens, extra]] = encode(adapter, encoder, "a (red:1.4) cat", **on)
+    assert not torch.allclose(tokens, plain, atol=1e-3) and set(extra) == {"pooled_output"}
+    assert not torch.allclose(extra["pooled_output"], pooled["pooled_output"], atol=1e-4)
+    given = torch.ones(1, encoder.features("a red cat", 64).shape[1])
+    given[0, 1] = 1.4
+    wanted = weighted(adapter.patcher.model, encoder.features("a red cat", 64), given, encoder.features("", 64))
+    torch.testing.assert_close(tokens, wanted[0], atol=1e-5, rtol=1e-5)
+    [[literal, _]] = encode(adapter, encoder, "a (red:1.4) cat")
+    assert torch.equal(literal, adapter(encoder.features("a (red:1.4) cat", 64))[0])
+    with pytest.raises(ValueError, match="weights of LLMAdapterEncode"):
+        encode(adapter, encoder, "a cat", weights="on")
 
 
 def test_an_encoder_of_another_width_is_refused(models, encoders):

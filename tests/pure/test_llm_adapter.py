@@ -6,6 +6,7 @@ from ella_lmd.ella.adapter import AdapterConfig, LLMAdapter
 from ella_lmd.ella.adapter_checkpoint import adapter_config, adapter_state, text_model_config, text_model_state
 from ella_lmd.ella.checkpoint import describe
 from ella_lmd.ella.jina_adapter import JinaAdapter, JinaAdapterConfig
+from ella_lmd.ella.weights import weighted, weighted_rows
 
 SIZES = {"width": 32, "input_dim": 24, "positions": 16, "tokens": 12, "pooled": 20, "mlp": 64}
 
@@ -172,3 +173,33 @@ def test_jinas_text_encoder_is_known_in_whatever_file_it_lies():
             text_model_config(family, state, {"num_attention_heads": odd})
     with pytest.raises(ValueError, match=r"fc1\.weight is missing"):
         text_model_config(family, {k: v for k, v in state.items() if "fc1" not in k}, {})
+
+
+def test_weights_move_tokens_away_from_the_empty_text(state):
+    model = LLMAdapter(AdapterConfig(**SIZES)).eval()
+    model.load_state_dict(state)
+    text, empty = torch.randn(1, 5, 24), torch.randn(1, 2, 24)
+    (plain, pooled), (base, _) = model(text), model(empty)
+    for uniform in (1.0, 2.5):  # only ratios count
+        tokens, pool, scales = weighted(model, text, torch.full((1, 5), uniform), empty)
+        torch.testing.assert_close(scales, torch.ones(1, SIZES["tokens"]))
+        torch.testing.assert_close(tokens, plain, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(pool, pooled, atol=1e-4, rtol=1e-4)
+    tokens, pool, scales = weighted(model, text, torch.tensor([[1.0, 99.0, 1.0, -5.0, 1.0]]), empty)
+    assert scales.min() >= 1e-3 and scales.max() <= 4 and scales.std() > 0
+    torch.testing.assert_close((tokens - base) / (plain - base), scales[..., None].expand_as(tokens), atol=1e-2, rtol=0)
+    torch.testing.assert_close(pool, model.pool(tokens))
+    padded = torch.cat([text, torch.randn(1, 3, 24)], 1), torch.tensor([[1.0, 3, 1, 1, 1, 9, 9, 9]])
+    mask = torch.tensor([[1, 1, 1, 1, 1, 0, 0, 0]])
+    torch.testing.assert_close(
+        weighted(model, *padded, empty, mask)[2], weighted(model, text, padded[1][:, :5], empty)[2]
+    )
+
+
+def test_weights_of_rows_are_the_rows_own():
+    rows, base = torch.randn(1, 4, 3), torch.randn(1, 2, 3)
+    assert torch.equal(weighted_rows(rows, torch.ones(1, 4), base * 0), rows)
+    found = weighted_rows(rows, torch.tensor([[1.0, 2.0, 0.0, 0.5]]), base)
+    torch.testing.assert_close(found[:, 1], 2 * rows[:, 1] - base[:, 1])
+    torch.testing.assert_close(found[:, 2], base[:, 1])
+    torch.testing.assert_close(found[:, 3], (rows[:, 3] + base[:, 1]) / 2)

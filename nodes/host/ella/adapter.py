@@ -11,8 +11,10 @@ from ....ella.adapter import AdapterConfig, LLMAdapter
 from ....ella.adapter_checkpoint import adapter_config, adapter_state, build_adapter
 from ....ella.jina_adapter import JinaAdapterConfig
 from ....ella.rollout import adapter_rollout
+from ....ella.weights import weighted, weighted_rows
 from .. import model_files
 from . import files
+from .places import weights_of
 from .text_model import TextModel
 
 REMEDY = (
@@ -45,7 +47,22 @@ class HostedAdapter:
         conditioning; T is the adapter's own number, or L. It computes in float32, as its authors' code does."""
         comfy.model_management.load_models_gpu([self.patcher])
         with torch.no_grad():
-            tokens, pooled = self.patcher.model(features.to(self.patcher.load_device, torch.float32))
+            tokens, pooled = self.patcher.model(self._here(features))
+        place = comfy.model_management.intermediate_device()
+        return tokens.to(place), pooled.to(place)
+
+    def weighted(
+        self, features: torch.Tensor, weights: torch.Tensor, empty: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `__call__`, with a weight for each row (1, L); `empty` are the features of the empty text."""
+        comfy.model_management.load_models_gpu([self.patcher])
+        model, features, weights, empty = self.patcher.model, *map(self._here, (features, weights, empty))
+        with torch.no_grad():
+            if isinstance(model, LLMAdapter):
+                tokens, pooled, _ = weighted(model, features, weights, empty)
+            else:
+                tokens, pooled = model(features)
+                tokens = weighted_rows(tokens, weights, model(empty)[0])
         place = comfy.model_management.intermediate_device()
         return tokens.to(place), pooled.to(place)
 
@@ -55,11 +72,14 @@ class HostedAdapter:
         Where a token is a row of the text, each comes from its own.
         """
         comfy.model_management.load_models_gpu([self.patcher])
-        features = features.to(self.patcher.load_device, torch.float32)
+        features = self._here(features)
         if not isinstance(self.patcher.model, LLMAdapter):
             return torch.eye(features.shape[1], device=features.device), False
         with torch.no_grad():
             return adapter_rollout(self.patcher.model, features)[0][0], True
+
+    def _here(self, x: torch.Tensor) -> torch.Tensor:
+        return x.to(self.patcher.load_device, torch.float32)
 
 
 def load_adapter(name: str) -> HostedAdapter:
@@ -114,16 +134,28 @@ def check_pair(adapter: HostedAdapter, encoder: TextModel) -> None:
 
 
 def encode(
-    adapter: HostedAdapter, encoder: TextModel, text: str, system: str | None = None, limit: int | None = None
+    adapter: HostedAdapter,
+    encoder: TextModel,
+    text: str,
+    system: str | None = None,
+    limit: int | None = None,
+    weights: bool = False,
 ) -> list:
     """CONDITIONING with the adapter's tokens and pooled vector for `text`; sizes are left to the host.
 
-    At most `limit` tokens of the text are used, and never more than the adapter reads.
+    At most `limit` tokens of the text are used, and never more than the adapter reads. With `weights`, (word:1.2) is a
+    prompt weight; otherwise parentheses are text.
 
     Raises:
-        ValueError: the text encoder is not the one that this adapter reads, or the adapter is another pack's.
+        ValueError: the text encoder is not the one that this adapter reads, the adapter is another pack's, or a weight
+            is no number.
     """
     check_pair(adapter, encoder)
-    longest = adapter.config.longest
-    tokens, pooled = adapter(encoder.features(text, min(limit or longest, longest), system))
+    longest = min(limit or adapter.config.longest, adapter.config.longest)
+    text, given = weights_of(encoder, text, longest, system) if weights else (text, None)
+    features = encoder.features(text, longest, system)
+    if given is None:
+        tokens, pooled = adapter(features)
+    else:
+        tokens, pooled = adapter.weighted(features, given, encoder.features("", longest, system))
     return [[tokens, {"pooled_output": pooled}]]

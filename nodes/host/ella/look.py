@@ -22,7 +22,7 @@ from ..guidance.token_positions import offset_in, tokenizer
 from .adapter import HostedAdapter, check_pair, encode
 from .connector import EllaConnector, EllaText
 from .encode import LENGTHS
-from .places import rows_of
+from .places import rows_of, rows_read, weights_of
 from .recompute import strength_in, timestep_of
 from .t5 import EllaTextEncoder
 from .text_model import TextModel
@@ -142,17 +142,34 @@ def _timed_shares(connector: EllaConnector, features: Tensor, rows: Sequence[Seq
 def _of_adapter(
     adapter: HostedAdapter, encoder: TextModel, text: str, groups: Sequence[Group], system: str | None
 ) -> tuple[list[Origin], bool]:
+    """One origin for each way in which the encode node reads parentheses; and whether they are estimates."""
     check_pair(adapter, encoder)
+    longest = adapter.config.longest
+    unweighted, weights = weights_of(encoder, text, longest, system)
+    readings = {text: False} | ({unweighted: True} if unweighted != text or weights is not None else {})
+    found, estimate, missing = [], True, None
+    for plain_text, by_weight in readings.items():
+        try:
+            rows = _rows(groups, plain_text, _by_characters(encoder, plain_text, system))
+        except PhraseNotFound as error:
+            missing = missing or error
+            continue
+        shares, estimate = adapter.text_shares(encoder.features(plain_text, longest, system))
+        most = rows_read(encoder.prompt(plain_text, system), longest)
+        summed = _summed(shares, [[r for r in own if r < most] for own in rows])
+        tokens = encode(adapter, encoder, text, system, weights=by_weight)[0][0]
+        found.append(Origin(tokens, lambda _sampling, _options, summed=summed: summed))
+    if missing and not found:
+        raise missing
+    return found, estimate
 
+
+def _by_characters(encoder: TextModel, text: str, system: str | None) -> Rows:
     def in_text(phrase: str) -> Sequence[int]:
         found = re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", text, re.IGNORECASE)
         return rows_of(encoder, text, found.span(), system) if found else ()
 
-    rows = _rows(groups, text, in_text)
-    features = encoder.features(text, adapter.config.longest, system)
-    shares, estimate = adapter.text_shares(features)
-    summed = _summed(shares, [[r for r in own if r < features.shape[1]] for own in rows])
-    return [Origin(encode(adapter, encoder, text, system)[0][0], lambda _sampling, _options: summed)], estimate
+    return in_text
 
 
 def _summed(shares: Tensor, rows: Sequence[Sequence[int]]) -> Tensor:
