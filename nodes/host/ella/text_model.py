@@ -91,8 +91,17 @@ class Prompt:
 class TextModel:
     """A text encoder under the host's memory management; remembers the features of the latest texts."""
 
-    def __init__(self, clip: comfy.sd.CLIP, family: str, width: int, tokenize: Callable[[str], list[int]], name: str):
+    def __init__(
+        self,
+        clip: comfy.sd.CLIP,
+        family: str,
+        width: int,
+        tokenize: Callable[[str], list[int]],
+        name: str,
+        sizes: dict[str, Any] | None = None,
+    ):
         self.clip, self.family, self.width, self.tokenize, self.name = clip, family, width, tokenize, name
+        self.sizes = sizes or {}  # under the names of a config.json
         self._features: OrderedDict[tuple[str, int, str], torch.Tensor] = OrderedDict()
 
     @property
@@ -225,4 +234,4 @@ def build_text_model(
     clip = comfy.sd.CLIP(
         Target, parameters=comfy.utils.calculate_parameters(state), state_dict=[state], model_options={"dtype": stored}
     )
-    return TextModel(clip, family, config["hidden_size"], tokenize, name)
+    return TextModel(clip, family, config["hidden_size"], tokenize, name, config)
