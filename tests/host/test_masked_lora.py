@@ -1,5 +1,6 @@
 """LayoutLoRA: the LoRA acts in the object's box alone, is the ordinary LoRA on the whole canvas, and leaves no trace."""
 
+import comfy.patcher_extension
 import folder_paths
 import pytest
 import torch
@@ -204,3 +205,28 @@ def test_an_area_of_the_image_goes_without_it(demo, loras, caplog):
     with caplog.at_level("WARNING"):
         sample(masked(model, clip, layout(LEFT)), clip, positive=positive, cfg=1.0)
     assert "part of the image" in caplog.text
+
+
+def test_plain_loras_of_a_layer_are_one_product_and_others_go_beside_it(demo, loras, tmp_path):
+    """Two LoRAs and a LoHa of a layer: each in its own cells as if it were alone."""
+    model, clip, _ = demo
+    folder_paths.add_model_folder_path("loras", str(tmp_path))
+    name, generator = "input_blocks.0.0", torch.Generator().manual_seed(1)
+    shape = model.model.diffusion_model.get_submodule(name).weight.shape
+    factors = {
+        f"diffusion_model.{name}.hada_w{i}_{side}": torch.randn(*size, generator=generator) * 0.1
+        for i in (1, 2)
+        for side, size in (("a", (shape[0], 3)), ("b", (3, shape[1:].numel())))
+    }
+    save_file(factors, tmp_path / "test_loha.safetensors")
+    two = layout(LEFT, RIGHT)
+    left, right = masked(model, clip, two, "1", 0.7), masked(model, clip, two, "2", -1.5)
+    third = masked(model, clip, two, "2", 2.0, "test_loha.safetensors")
+    both = masked(masked(masked(model, clip, two, "1", 0.7), clip, two, "2", -1.5), clip, two, "2", 2.0,
+                  "test_loha.safetensors")  # fmt: skip
+    wrapper = both.get_wrappers(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, masked_lora.KEY)[0].__self__
+    assert wrapper.added[name].joint.ranks == (2, 2) and len(wrapper.added[name].deltas) == 1
+    plain, first, second, loha, all_three = (first_layer(m, clip) for m in (model, left, right, third, both))
+    assert torch.allclose(all_three[..., :8], first[..., :8], atol=1e-5)
+    assert torch.allclose(all_three[..., 8:], (second + loha - plain)[..., 8:], atol=1e-5)
+    assert (loha - plain)[..., 8:].abs().max() > 1e-3

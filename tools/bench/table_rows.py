@@ -53,10 +53,14 @@ class Case:
         return nodes.CLIPTextEncode().encode(self.clip, text)[0]
 
     def ksampler(self, model, positive, negative: str):
+        return self.sampled(model, positive, self.encode(negative))
+
+    def sampled(self, model, positive, negative):
+        """The stock sampler's LATENT for two conditionings."""
         import nodes
 
         latent = nodes.EmptyLatentImage().generate(self.layout.width, self.layout.height, 1)[0]
-        inputs = (model, self.seed, *self.how, positive, self.encode(negative), latent)
+        inputs = (model, self.seed, *self.how, positive, negative, latent)
         return nodes.KSampler().sample(*inputs, denoise=1.0)[0]
 
 

@@ -23,6 +23,7 @@ import comfy.lora_convert
 import comfy.model_patcher
 import comfy.patcher_extension
 import torch
+import torch.nn.functional as F
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
 from comfy.weight_adapter import BypassForwardHook, LoHaAdapter, LoKrAdapter, LoRAAdapter, WeightAdapterBase
@@ -86,6 +87,40 @@ class Delta(nn.Module):
         self.adapter.weights = tuple(weights)  # type: ignore[assignment]
         return self.adapter.h(x, out)
 
+    def factors(self) -> tuple[Tensor, Tensor] | None:
+        """(down [r, in, ...], up [out, r, ...], scaled) of a plain LoRA, shaped as its layer's weights; None of others."""
+        adapter: Any = self.adapter
+        if not isinstance(adapter, LoRAAdapter) or self.fixed[3] is not None or "3" in self.stored:
+            return None
+        up, down = self.stored["0"], self.stored["1"]
+        alpha = self.stored["2"].item() if "2" in self.stored else self.fixed[2]
+        scale = adapter.multiplier * (1.0 if alpha is None else alpha / down.shape[0])
+        if adapter.is_conv:
+            down = down.reshape(down.shape[0], -1, *adapter.kernel_size)
+            up = up.reshape(up.shape[0], -1, *[1] * adapter.conv_dim)
+        return down, up * scale
+
+
+class Joint(nn.Module):
+    """The plain LoRAs of one layer as one product of two matrices, each LoRA masked at its share of the rank."""
+
+    def __init__(self, loras: Sequence[MaskedLora], factors: Sequence[tuple[Tensor, Tensor]], strides: dict[str, Any]):
+        super().__init__()
+        self.loras, self.strides = tuple(loras), strides
+        self.ranks = tuple(len(down) for down, _ in factors)
+        with torch.inference_mode(False):  # guided passes need gradients through them
+            down, up = (torch.cat([f[i].detach().clone() for f in factors], i) for i in (0, 1))
+            self.down, self.up = nn.Parameter(down, requires_grad=False), nn.Parameter(up, requires_grad=False)
+
+    def forward(self, x: Tensor, out: Tensor, mask: Tensor) -> Tensor:
+        """`out` with what the LoRAs add; `mask` broadcasts over the product's inner side, [B, n, R] or [B, R, h, w]."""
+        down, up = self.down.to(x), self.up.to(x)
+        if out.ndim == 4:
+            inner = F.conv2d(x, down, **self.strides).mul(mask).flatten(2)
+            return torch.baddbmm(out.flatten(2), up.flatten(1).expand(len(x), -1, -1), inner).view_as(out)
+        inner = F.linear(x, down) * mask
+        return torch.addmm(out.flatten(0, 1), inner.flatten(0, 1), up.T).view_as(out)
+
 
 class MaskedLora:
     """A LoRA's deltas by the path of their layer in the U-Net, and where they act."""
@@ -111,26 +146,42 @@ class MaskedLora:
             log.warning("the LoRA %s: %s", self.name, what)
 
 
+@dataclass(frozen=True)
+class _Added:
+    """What a layer's output gets: the plain LoRAs as one product, and what can't be joined with others."""
+
+    joint: Joint | None = None
+    deltas: tuple[tuple[MaskedLora, Delta], ...] = ()
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        return [*([] if self.joint is None else [self.joint]), *(delta for _, delta in self.deltas)]
+
+
 @dataclass
 class _Site:
     """A hooked layer: what is added to it, what its path says, and the block whose grid it shares or tells."""
 
     layer: nn.Module
     kind: str
-    deltas: list[tuple[MaskedLora, Delta]]
+    added: _Added
     block: nn.Module | None
     tells: bool = False
 
 
 class _Call:
-    """One call of the U-Net on x [B, C, h, w]: which layers are hooked, and the grids that its blocks run on."""
+    """One call of the U-Net on x [B, C, h, w]: which layers are hooked, and the grids that its blocks run on.
+
+    `loras` are those with cells in it; the others of a layer are left out.
+    """
 
     def __init__(self, sites: Sequence[_Site], loras: Sequence[MaskedLora], x: Tensor, context: Any, options: dict):
-        self.sites, self.loras, self.batch = sites, loras, len(x)
+        self.sites, self.batch = sites, len(x)
         self.context, self.options = context, options
         self.whole = {id(lora): bool(lora.region.cells(*x.shape[-2:]).all()) for lora in loras}
         self._grids: dict[int, tuple[int, int]] = {}
         self._rows: dict[int, Tensor | None] = {}
+        self._joint_masks: dict[tuple, Tensor | None] = {}
 
     @contextlib.contextmanager
     def hooked(self) -> Iterator[None]:
@@ -155,9 +206,11 @@ class _Call:
         out = original(x, *args, **kwargs)
         if site.tells:
             self._grids[id(site.block)] = (out.shape[-2], out.shape[-1])
-        for lora, delta in site.deltas:
-            mask = self._mask(lora, site, out)
-            if mask is None:
+        joint = site.added.joint
+        if joint is not None and (mask := self._joint_mask(joint, site, out)) is not None:
+            out = joint(x, out, mask)
+        for lora, delta in site.added.deltas:
+            if (mask := self._mask(lora, site, out)) is None:
                 continue
             added = delta(x, out)
             if site.kind == TIME:  # a ResBlock adds it to its cells, so it may differ from cell to cell
@@ -166,8 +219,24 @@ class _Call:
             out = torch.addcmul(out, added, mask)
         return out
 
+    def _joint_mask(self, joint: Joint, site: _Site, out: Tensor) -> Tensor | None:
+        """The masks of a layer's LoRAs, each at its share of the rank; None if none acts in this layer."""
+        where = tuple(out.shape[:2] if out.ndim == 3 else out.shape[-2:])
+        key = (joint.ranks, joint.loras, site.kind, where, self._grids.get(id(site.block)), out.dtype)
+        if key not in self._joint_masks:
+            found = [self._mask(lora, site, out) for lora in joint.loras]
+            self._joint_masks[key] = None
+            if (like := next((m for m in found if m is not None), None)) is not None:
+                axis = 1 if out.ndim == 4 else 2
+                each = [like.new_zeros(()).expand_as(like) if m is None else m for m in found]
+                parts = [m.expand(*m.shape[:axis], rank, *m.shape[axis + 1 :]) for m, rank in zip(each, joint.ranks)]
+                self._joint_masks[key] = torch.cat(parts, axis)
+        return self._joint_masks[key]
+
     def _mask(self, lora: MaskedLora, site: _Site, out: Tensor) -> Tensor | None:
         """What the delta is multiplied by, so that it broadcasts over the layer's output; None: leave it out."""
+        if id(lora) not in self.whole:
+            return None
         if site.kind == WORDS:
             rows = self._word_rows(lora)
             return None if rows is None or rows.shape != out.shape[:2] else rows.to(out)[..., None]
@@ -223,7 +292,9 @@ class _Hooks:
 
     def __init__(self, loras: Sequence[MaskedLora], canvas: tuple[int, int]):
         self.loras, self.canvas = tuple(loras), canvas
-        self._sites: weakref.WeakKeyDictionary[Any, dict[tuple[int, ...], list[_Site]]] = weakref.WeakKeyDictionary()
+        paths = dict.fromkeys(path for lora in loras for path in lora.deltas)
+        self.added = {path: _joined(path, [(o, o.deltas[path]) for o in loras if path in o.deltas]) for path in paths}
+        self._sites: weakref.WeakKeyDictionary[Any, list[_Site]] = weakref.WeakKeyDictionary()
 
     def outer_sample(self, executor: Callable, noise: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Around a sampler run: refuses a latent of another shape than the canvas; notes which one is the whole."""
@@ -249,29 +320,35 @@ class _Hooks:
             loras = []
         if not loras:
             return executor(x, timesteps, context, y, control, options, **others)
-        sites = self._sites_of(executor.class_obj, loras)
-        with _Call(sites, loras, x, context, options).hooked():
+        unet = executor.class_obj
+        if unet not in self._sites:
+            self._sites[unet] = _sites(unet, self.added)
+        with _Call(self._sites[unet], loras, x, context, options).hooked():
             return executor(x, timesteps, context, y, control, options, **others)
 
-    def _sites_of(self, unet: Any, loras: Sequence[MaskedLora]) -> list[_Site]:
-        found, key = self._sites.setdefault(unet, {}), tuple(map(id, loras))
-        if key not in found:
-            found[key] = _sites(unet, loras)
-        return found[key]
+
+def _joined(path: str, deltas: Sequence[tuple[MaskedLora, Delta]]) -> _Added:
+    plain, others = [], []
+    for lora, delta in deltas:
+        factors = None if kind_of(path) == TIME else delta.factors()  # a TIME layer's cells are not its own
+        plain += [] if factors is None else [(lora, factors, delta.adapter.kw_dict)]
+        others += [(lora, delta)] if factors is None else []
+    if not plain:
+        return _Added(None, tuple(others))
+    loras, factors, strides = zip(*plain)
+    return _Added(Joint(loras, factors, strides[0]), tuple(others))
 
 
-def _sites(unet: nn.Module, loras: Sequence[MaskedLora]) -> list[_Site]:
+def _sites(unet: nn.Module, added: dict[str, _Added]) -> list[_Site]:
     modules = dict(unet.named_modules())
     blocks = {path: m for path, m in modules.items() if isinstance(m, (ResBlock, SpatialTransformer))}
     sites: dict[nn.Module, _Site] = {}
-    for lora in loras:
-        for path, delta in lora.deltas.items():
-            block = next((m for p, m in blocks.items() if path.startswith(p + ".")), None)
-            site = sites.setdefault(modules[path], _Site(modules[path], kind_of(path) or CELLS, [], block))
-            site.deltas.append((lora, delta))
+    for path, what in added.items():
+        block = next((m for p, m in blocks.items() if path.startswith(p + ".")), None)
+        sites[modules[path]] = _Site(modules[path], kind_of(path) or CELLS, what, block)
     for block in {s.block for s in sites.values() if s.block is not None}:
         told: Any = block.norm if isinstance(block, SpatialTransformer) else cast("nn.Sequential", block.in_layers)[-1]
-        sites.setdefault(told, _Site(told, CELLS, [], block)).tells = True
+        sites.setdefault(told, _Site(told, CELLS, _Added(), block)).tells = True
     return list(sites.values())
 
 
@@ -362,7 +439,7 @@ def patched(model: Any, lora: MaskedLora, canvas: tuple[int, int]) -> Any:
     for kind, wrapper in ((kinds.DIFFUSION_MODEL, hooks.call), (kinds.OUTER_SAMPLE, hooks.outer_sample)):
         out.remove_wrappers_with_key(kind, KEY)
         out.add_wrapper_with_key(kind, KEY, wrapper)
-    weights = nn.ModuleList(lora.deltas.values())
+    weights = nn.ModuleList(m for added in hooks.added.values() for m in added.modules)
     patcher = comfy.model_patcher.ModelPatcher(weights, model.load_device, model.offload_device)
-    out.set_additional_models(KEY, [*model.get_additional_models_with_key(KEY), patcher])
+    out.set_additional_models(KEY, [patcher])
     return out
