@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..lmd.pictures.energy_plot import energy_plot
 from .host.guidance.grounding import check_count
+from .host.guidance.guide import threshold
 from .host.lmd.overall_stage import compose_and_sample
 from .lmd_options import CATEGORY
 from .types import ObjectsType
@@ -68,7 +69,7 @@ class LatentComposer(io.ComfyNode):
             model, clip, objects, prompt, negative, frozen_ratio, positive_override, negative_override, gligen
         )
         curves, numbers = trace.curves()
-        plot = energy_plot(curves, objects.options.guidance.loss_threshold, numbers)
+        plot = energy_plot(curves, threshold(model, objects.options.guidance), numbers)
         return io.NodeOutput({"samples": samples}, plot, text)
 
 

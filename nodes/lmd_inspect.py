@@ -53,7 +53,7 @@ class LMDAttentionRecorder(io.ComfyNode):
             "Overlay. Put it between the model and Latent Composer or any sampler; the image stays the same, bit for bit.",
             search_aliases=["attention maps", "DAAM", "cross attention", "prompt attribution"],
             inputs=[
-                io.Model.Input("model", tooltip="A U-Net with cross-attention, guided or not: SD1.x, SD2.x or SDXL."),
+                io.Model.Input("model", tooltip="SD1.x, SD2.x, SDXL, or a transformer such as Qwen-Image, Z-Image or Flux; guided or not."),
                 io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint."),
                 LayoutType.Input("layout", tooltip="Phrases and boxes, from LLM Layout Planner."),
                 io.String.Input("prompt", default="", multiline=True, optional=True,

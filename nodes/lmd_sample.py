@@ -11,6 +11,7 @@ from ..lmd.pictures.energy_plot import energy_plot
 from ..lmd.sampling.options import PRESETS, SamplingSettings
 from .host.ella.encode import conditioner
 from .host.guidance.grounding import check_count
+from .host.guidance.guide import threshold
 from .host.lmd import sam
 from .host.lmd.masks import ATTENTION_IN_BOX, SOURCES, decode, new_masks
 from .host.lmd.object_stage import sample_objects
@@ -31,7 +32,7 @@ class BoxGroundedSampler(io.ComfyNode):
             "result to Latent Composer. Objects that did not change since the last run are not computed again.",
             search_aliases=["LMD", "LLM-grounded diffusion", "layout to image", "bounding box sampler", "regional"],
             inputs=[
-                io.Model.Input("model", tooltip="A U-Net with cross-attention: SD1.x, SD2.x or SDXL, LoRAs included."),
+                io.Model.Input("model", tooltip="SD1.x, SD2.x, SDXL, or a transformer such as Qwen-Image, Z-Image or Flux, LoRAs included."),
                 io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint."),
                 LayoutType.Input("layout", tooltip="From LLM Layout Planner."),
                 io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
@@ -86,7 +87,7 @@ class BoxGroundedSampler(io.ComfyNode):
         )
         numbers = numbers_by_name(objects.layout)
         curves = [(f"{n} {run.item.phrase}", run.energies) for n, run in zip(numbers, objects.runs)]
-        plot = energy_plot(curves, options.guidance.loss_threshold, numbers)
+        plot = energy_plot(curves, threshold(model, options.guidance), numbers)
         return io.NodeOutput(objects, mask_batch(objects), plot)
 
 

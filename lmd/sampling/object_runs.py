@@ -145,7 +145,7 @@ def _never_empty(mask: Tensor, box: Box) -> Tensor:
 @dataclass(frozen=True, eq=False)
 class Composition:
     """The start of the overall stage: `noise` [B, C, h, w] (unit), `latents` [N + 1, B, C, h, w] with entry 0 unused,
-    `mask` [B, 1, h, w], and per object the shifted attention of its layers, as in `ObjectRun.attention`.
+    `mask` [B, 1, h, w] (of videos' latents [B, C, 1, h, w] too: [B, 1, 1, h, w]), and per object the shifted attention of its layers, as in `ObjectRun.attention`.
     """
 
     noise: Tensor
@@ -177,4 +177,6 @@ def compose_runs(objects: ObjectRuns) -> Composition:
         latents.append(composed)
         frozen.append(torch.isin(owner, kept))
     attention = tuple({k: torch.stack(v, dim=1) for k, v in per_object.items()} for per_object in shifted)
-    return Composition(torch.stack(noises), torch.stack(latents, dim=1), torch.stack(frozen)[:, None], attention)
+    mask = torch.stack(frozen)
+    mask = mask.view(batch, *[1] * (objects.noise.ndim - 3), *mask.shape[-2:])
+    return Composition(torch.stack(noises), torch.stack(latents, dim=1), mask, attention)

@@ -18,7 +18,7 @@ from ella_lmd.nodes.host.guidance.gradients import GradientJob, energy_gradients
 from ella_lmd.nodes.host.guidance.guide import EnergyTrace, Target, patch_guidance
 from ella_lmd.nodes.host.guidance.memory_plan import Economy
 from ella_lmd.nodes.host.guidance.sampler_run import SamplerRun
-from ella_lmd.nodes.host.guidance.text_rows import transformer_objects
+from ella_lmd.nodes.host.guidance.text_rows import phrase_objects
 from ella_lmd.nodes.host.guidance.token_positions import encode
 from ella_lmd.nodes.lmd_guidance import LayoutGuidance
 from ella_lmd.tests import transformer_models
@@ -126,6 +126,25 @@ def test_batches_masks_and_cfg_1_and_the_published_schedule(name):
     assert {index for _, index, _ in first[2].rows} and max(index for _, index, _ in first[2].rows) < 30
 
 
+def test_blocks_are_chosen_by_the_layers_of_the_options():
+    calls = transformers.TextCalls(tuple(range(20)), (0,), (1,), 1, 1, (2, 2), True, 4)
+    assert transformers.guided_blocks("auto", calls).indices == (10, 12, 14, 16, 18)
+    assert transformers.guided_blocks("auto", calls, mask=True).indices[0] == 10
+    found = transformers.guided_blocks("3, 1 joint", calls)
+    assert (found.indices, found.softmax, found.names) == ((1, 3), "joint", ("block.1", "block.3"))
+    with pytest.raises(ValueError, match="'middle.0' does not exist.*0 to 19"):
+        transformers.guided_blocks("middle.0", calls)
+
+
+@pytest.mark.parametrize("name", ["Flux", "HiDream", "Wan"])
+def test_the_softmax_over_all_keys_is_guided_too(name):
+    family = FAMILIES[name]
+    patched, positive, trace = guided(transformer_models.model(family), family, layers="auto joint")
+    sample(patched, family, positive, steps=2)
+    first, *_, last = [float(e.mean()) for t, _, e in trace.rows if t == 0]
+    assert last < first
+
+
 def test_an_error_in_a_guided_pass_leaves_the_model_and_the_next_run_as_they_were():
     family = FAMILIES["Z-Image"]
     model = transformer_models.model(family)
@@ -180,7 +199,7 @@ def test_phrases_are_found_in_the_rows_that_the_text_encoder_makes_of_them(name)
     clip = text_encoder(name)
     overall = overall_prompt(LAYOUT)
     encoding = encode(clip, overall.prompt)[0][0]
-    objects = transformer_objects(overall.groups, overall.prompt, clip, encoding)
+    objects = phrase_objects(overall.groups, overall.prompt, clip, encoding)
     assert [o.phrase for o in objects] == [g.phrase for g in overall.groups]
     causal = name in ("Qwen-Image", "Z-Image")
     for o, group in zip(objects, overall.groups):
@@ -207,7 +226,7 @@ def test_where_two_encoders_follow_each_other_the_rows_of_both_count():
     clip = comfy.sd.CLIP(ClipTarget(sd3_clip.SD3Tokenizer, CLIPS["Flux"][1]), model_options=dict(CLIPS["Flux"][2]))
     overall = overall_prompt(LAYOUT)
     rows = 77 + sum(map(len, clip.tokenize(overall.prompt)["t5xxl"]))
-    objects = transformer_objects(overall.groups, overall.prompt, clip, torch.zeros(1, rows, 8))
+    objects = phrase_objects(overall.groups, overall.prompt, clip, torch.zeros(1, rows, 8))
     assert spelled(clip, overall, objects, 77) == [o.phrase for o in objects]
     assert all(min(o.positions) < 77 for o in objects)
 
@@ -217,7 +236,7 @@ def test_a_conditioning_that_does_not_fit_the_text_encoder_is_refused():
     overall = overall_prompt(LAYOUT)
     encoding = encode(clip, overall.prompt)[0][0]
     with pytest.raises(ValueError, match="255 rows, and the text encoder t5xxl makes 256 tokens"):
-        transformer_objects(overall.groups, overall.prompt, clip, encoding[:, 1:])
+        phrase_objects(overall.groups, overall.prompt, clip, encoding[:, 1:])
 
 
 def test_layout_guidance_takes_a_transformer_with_its_own_text_encoder():

@@ -2,6 +2,7 @@
 
     python run.py bench table                  100 prompts per task, every row, true layouts and the planner's
     python run.py bench table --quick          10 prompts per task, true layouts, plain and full LMD only
+    python run.py bench table --model transformer     the demo transformer: plain, guidance and full LMD
     python run.py bench table --report         what a run has so far; with --rejudge its pictures are looked at again
 
 Every row has the same prompts, layouts and seeds. A picture counts if the classical detector finds in it what the
@@ -33,8 +34,11 @@ from ella_lmd.tools.bench import table_report, table_rows
 
 ROOT = pack.ROOT
 MARGIN, QUICK_MARGIN = 39.7, 20.0
+TRANSFORMER = {"sampler": "euler", "scheduler": "simple", "cfg": 5.0, "rows": ["plain", "energy only", "full"],
+               "layouts": ["truth"]}  # fmt: skip
 QUICK = {"count": 10, "layouts": ["truth"], "rows": ["plain", "full"]}
 SAMPLING = {"sampler": table_rows.SAMPLER, "scheduler": table_rows.SCHEDULER}
+UNET = {**SAMPLING, "cfg": table_rows.CFG, "rows": list(table_rows.ROWS), "layouts": ["truth", "planner"]}
 JUDGE, DEMO = "demo", benchmark("demo")
 SOURCES = (
     "lmd/**/*.py",
@@ -53,6 +57,7 @@ def layouts_key(kind: str, row: str) -> str:
 def settings(args: argparse.Namespace, kind: str, row: str) -> dict:
     """A job's settings: how it is sampled, and which layouts it has."""
     how = {name: getattr(args, name) for name in ("steps", "cfg", "sampler", "scheduler")}
+    how |= {"model": args.model} if args.model != table_rows.UNET else {}
     return how | {"layouts": layouts_key(kind, row)}
 
 
@@ -87,7 +92,7 @@ def together(jobs: Sequence[run.Job]) -> list[list[run.Job]]:
         place = homes.setdefault(case, place) if not job.layout else place
         homes.setdefault(case, place)
         groups.setdefault(place, []).append(job)
-    order = list(table_rows.ROWS)
+    order = list(table_rows.ALL_ROWS)
     return [sorted(group, key=lambda job: order.index(job.row)) for group in groups.values()]
 
 
@@ -198,11 +203,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=100, help="prompts per task (default 100)")
     parser.add_argument("--steps", type=int, default=20, help="sampling steps (default 20)")
-    parser.add_argument("--cfg", type=float, default=table_rows.CFG, help=f"(default {table_rows.CFG})")
+    parser.add_argument("--model", choices=table_rows.MODELS, default=table_rows.UNET, help="(default unet)")
+    parser.add_argument(
+        "--cfg", type=float, help=f"(default {table_rows.CFG}; {TRANSFORMER['cfg']} of the transformer)"
+    )
     for name, default in SAMPLING.items():
-        parser.add_argument(f"--{name}", default=default, help=f"(default {default})")
-    parser.add_argument("--layouts", nargs="+", choices=("truth", "planner"), default=["truth", "planner"])
-    parser.add_argument("--rows", nargs="+", choices=list(table_rows.ROWS), default=list(table_rows.ROWS))
+        parser.add_argument(f"--{name}", help=f"(default {default}; {TRANSFORMER[name]} of the transformer)")
+    parser.add_argument("--layouts", nargs="+", choices=("truth", "planner"))
+    parser.add_argument("--rows", nargs="+", choices=list(table_rows.ALL_ROWS))
     parser.add_argument("--quick", action="store_true", help="the size for every change, always from the start")
     parser.add_argument("--results", type=Path, help="the run's folder (default output/table)")
     parser.add_argument("--report", action="store_true", help="sample nothing, print what is there")
@@ -213,7 +221,10 @@ def main() -> int:
     args = parser.parse_args()
     if args.quick:
         vars(args).update(QUICK)
-    folder = (args.results or ROOT / "output" / f"table{'-quick' if args.quick else ''}").with_suffix("")
+    own = args.model != table_rows.UNET
+    vars(args).update({k: v for k, v in (TRANSFORMER if own else UNET).items() if vars(args)[k] is None})
+    name = f"table{f'-{args.model}' if own else ''}{'-quick' if args.quick else ''}"
+    folder = (args.results or ROOT / "output" / name).with_suffix("")
     if args.quick and not (args.report or args.rejudge):
         shutil.rmtree(folder, ignore_errors=True)  # a test of this program must not read results of an older one
     state = run.Run(folder)

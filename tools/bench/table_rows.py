@@ -13,6 +13,7 @@ from ella_lmd.tools.host_setup import prepare_host
 
 CFG, SAMPLER, SCHEDULER = 7.5, "ddim", "ddim_uniform"
 PLAIN = "plain"
+UNET, TRANSFORMER = MODELS = ("unet", "transformer")
 
 
 @dataclass
@@ -159,6 +160,33 @@ ROWS: dict[str, Callable] = {
 }
 
 
+STRENGTH = 3.0  # of transformers, times the published one: nodes/host/guidance/transformers.py
+
+
+def times(strength: float, **changes: Any) -> Callable:
+    """The reference's options at so many times the published strength on a transformer."""
+
+    def how():
+        found = options(**changes)
+        scale = found.guidance.loss_scale * strength / STRENGTH
+        return replace(found, guidance=replace(found.guidance, loss_scale=scale))
+
+    return how
+
+
+TRANSFORMER_ROWS: dict[str, Callable] = {
+    **{f"strength {s:g}": one_run(times(s)) for s in (1, 2, 6)},
+    "all blocks": one_run(partial(options, layers="0, 1, 2, 3, 4, 5")),
+    "earlier half": one_run(partial(options, layers="0, 1, 2")),
+    "last block": one_run(partial(options, layers="5")),
+    "joint softmax": one_run(partial(options, layers="auto joint")),
+    "energy only, fast": one_run(partial(options, "fast")),
+    **{f"full, strength {s:g}": lmd(times(s)) for s in (1, 2)},
+}
+"""Rows by which the guidance of transformers was chosen; layers are those of the demo transformer."""
+ALL_ROWS = {**ROWS, **TRANSFORMER_ROWS}
+
+
 def layout_of(kind: str, prompt: str):
     """The layout of a benchmark prompt: by the built-in planner, or one that is right."""
     from ella_lmd.demo import model
@@ -177,20 +205,22 @@ class Worker:
         prepare_host(threads=threads)
 
         import comfy.k_diffusion.sampling
-        import torch
-        from ella_lmd.nodes.host import demo_model
 
         comfy.k_diffusion.sampling.trange = lambda steps, **_: range(steps)  # thousands of bars, one per sampler run
-        with torch.inference_mode():
-            self._models = demo_model.load()
+        self._loaded: dict[str, tuple] = {}
 
     def do(self, jobs: list[Job]) -> list[tuple[str, Any, dict]]:
         """Per job its key, its picture, and the processor seconds that it took."""
         import torch
+        from ella_lmd.nodes.host import demo_model
         from ella_lmd.nodes.host.lmd.run_cache import OBJECT_RUNS
 
         OBJECT_RUNS.clear()
         with torch.inference_mode():
+            kind = jobs[0].settings.get("model", UNET)
+            if kind not in self._loaded:
+                self._loaded[kind] = demo_model.load(kind=dict(zip(MODELS, demo_model.MODELS))[kind])
+            self._models = self._loaded[kind]
             case = self._case(jobs)
             return [(job.key, *self._draw(case, job.row)) for job in jobs]
 
@@ -208,7 +238,7 @@ class Worker:
         from PIL import Image
 
         case.shared_seconds, start = 0.0, time.process_time()
-        latent = ROWS[row](case)
+        latent = ALL_ROWS[row](case)
         seconds = time.process_time() - start + case.shared_seconds
         picture = (self._models[2].decode(latent["samples"])[0].numpy() * 255).round().astype(numpy.uint8)
         return Image.fromarray(picture), {"seconds": round(seconds, 3)}

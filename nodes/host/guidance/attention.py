@@ -79,6 +79,12 @@ def transformer_of(unet: Any, layer: Layer) -> torch.nn.Module:
     return getattr(found, "_orig_mod", found)  # the block itself where a node has put a compiled one in its place
 
 
+def heads_of(unet: torch.nn.Module, layers: Sequence[Layer]) -> dict[str, int]:
+    """The number of heads of each layer, by its name."""
+    blocks: list[Any] = [transformer_of(unet, x) for x in layers]
+    return {str(x): block.attn2.heads for x, block in zip(layers, blocks)}
+
+
 def modules_after(unet: Any, layer: Layer) -> list[torch.nn.Module]:
     """What runs only when the block of `layer` is done, from the U-Net's next output block on."""
     first = layer.number + 1 if layer.part == "output" else 0
@@ -123,7 +129,7 @@ def _cross_attention_levels(unet: Any) -> dict[tuple[str, int], int]:
     if not all(hasattr(unet, name) for name in ("input_blocks", "middle_block", "output_blocks")):
         raise UnsupportedModel(
             f"this needs a U-Net with cross-attention (SD1.x, SD2.x, SDXL), got {type(unet).__name__}: load one of these "
-            "checkpoints. On transformers use Layout Guidance with a stock sampler"
+            "checkpoints"
         )
     found: dict[tuple[str, int], int] = {}
     level = 0
@@ -300,9 +306,10 @@ class WordAttention:
     """
 
     def __init__(self, layers: Sequence[Layer], columns: Sequence[int]):
+        self.layers: Sequence[Any] = layers  # those of the latest run, in the order in which maps are kept
         self.columns = columns
-        self.latest: dict[Layer, Tensor] = {}
-        self.reader = AttentionReader(layers, self._see)
+        self.latest: dict[Any, Tensor] = {}
+        self.reader: Any = AttentionReader(layers, self._see)
 
     def _see(self, reading: Reading | RowsUnknown) -> None:
         if isinstance(reading, RowsUnknown):
@@ -311,7 +318,7 @@ class WordAttention:
             parts = zip(reading.probabilities(chunk).chunk(len(self.columns)), self.columns)
             self.latest[reading.layer] = torch.cat([p[..., c] for p, c in parts]).unflatten(-1, reading.grid)
 
-    def latest_of(self, i: int) -> dict[Layer, Tensor]:
+    def latest_of(self, i: int) -> dict[Any, Tensor]:
         """Part i's maps [B, heads, gh, gw] per layer, on the CPU."""
         for layer, maps in self.latest.items():
             self.latest[layer] = maps.cpu()  # for all parts in one go, and not layer by layer within the pass

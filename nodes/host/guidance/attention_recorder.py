@@ -14,6 +14,8 @@ from ....lmd.layout import Layout
 from ....lmd.pictures.attention_record import AttentionRecord, Look, joined
 from .attention import AttentionReader, Layer, Reading, RowsUnknown, resolve_layers
 from .guide import guidance_target, holding
+from .text_attention import TextReader, TextReading
+from .transformers import is_transformer
 
 log = logging.getLogger(__name__)
 KEY = "lmd_attention_record"
@@ -31,13 +33,15 @@ class Watch:
     """
 
     def __init__(
-        self, record: AttentionRecord, layers: Sequence[Layer], find: Callable[[Any], Mapping[Any, Read]], unfound: str
-    ):
+        self, record: AttentionRecord, layers: Sequence[Layer] | str, find: Callable[[Any], Mapping[Any, Read]],
+        unfound: str,
+    ):  # fmt: skip
         self.record, self.find, self.unfound = record, find, unfound
         self.entries: Mapping[Any, Read] = {}
-        self.latest: dict[Layer, Tensor] = {}
+        self.latest: dict[Any, Tensor] = {}
         self.size = (0, 0)  # of the run's latent, height and width
-        self.reader = AttentionReader(layers, self._see)
+        as_transformer = isinstance(layers, str)
+        self.reader: Any = TextReader(layers, self._see_text) if as_transformer else AttentionReader(layers, self._see)
 
     def start(self, guider: Any, steps: int) -> None:
         """Find the phrases in this run's positive conditioning; without them nothing is recorded."""
@@ -62,6 +66,12 @@ class Watch:
                 maps = read(reading.probabilities(chunk).mean(1), reading.options)
                 self.latest[reading.layer] = maps.unflatten(-1, reading.grid)
                 return
+
+    def _see_text(self, uuid: Any, reading: TextReading) -> None:
+        read = self.entries.get(uuid)
+        if isinstance(read, _Columns):
+            probs = reading.probabilities(read.all).mean(1)
+            self.latest[reading.block] = read.among(probs, read.all).unflatten(-1, reading.grid)
 
     def _whole(self, reading: Reading) -> bool:
         """Whether the call shows the whole latent; if not, say so once and record nothing in this run."""
@@ -114,7 +124,7 @@ def recorded(model: Any, clip: Any, layout: Layout, prompt: str = "", layers: st
 
     def find(guider: Any) -> dict[Any, Read]:
         return {
-            cond["uuid"]: _columns([list(o.positions) for o in objects])
+            cond["uuid"]: _Columns([list(o.positions) for o in objects])
             for cond, objects in holding(guider.conds.get("positive") or [], target)
             if cond.get("area") is None
         }
@@ -130,7 +140,8 @@ def watched(
     model: Any, record: AttentionRecord, find: Callable[[Any], Mapping[Any, Read]], unfound: str, layers: str = "auto"
 ) -> Any:
     """A clone of MODEL that fills `record` in every run; `find` and `unfound` as for Watch."""
-    watch = Watch(record, resolve_layers(layers, model.model.diffusion_model), find, unfound)
+    network = model.model.diffusion_model
+    watch = Watch(record, layers if is_transformer(network) else resolve_layers(layers, network), find, unfound)
     patched = model.clone()
     watch.reader.read(patched, f"{KEY}_reader")
     kind = comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE
@@ -139,5 +150,16 @@ def watched(
     return patched
 
 
-def _columns(columns: Sequence[list[int]]) -> Read:
-    return lambda probs, _options: torch.stack([probs[..., own].mean(-1) for own in columns], 1)
+class _Columns:
+    """Reads each phrase's map as the mean over its columns."""
+
+    def __init__(self, columns: Sequence[list[int]]):
+        self.columns = columns
+        self.all = sorted({c for own in columns for c in own})
+
+    def __call__(self, probs: Tensor, _options: dict) -> Tensor:
+        return self.among(probs, range(probs.shape[-1]))
+
+    def among(self, probs: Tensor, held: Sequence[int]) -> Tensor:
+        """Maps [B, P, S] from probabilities [B, S, ...] that hold these columns."""
+        return torch.stack([probs[..., [held.index(c) for c in own]].mean(-1) for own in self.columns], 1)

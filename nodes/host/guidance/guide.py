@@ -18,14 +18,14 @@ from ....lmd.prompts import overall_prompt
 from ....lmd.sampling.energy import AttentionMap, Energies, GuidedObject, References, energies
 from ....lmd.sampling.guidance import Guidance, GuidanceOptions, reference_index
 from ....lmd.sampling.stages import Evaluate, GuidanceStage
-from .attention import resolve_layers
+from .attention import Layer, heads_of, resolve_layers
 from .gradients import EnergyGradient
 from .own_encoding import own_entries
 from .sampler_run import SamplerRun, Step
 from .step_hooks import RunHook, add_step_hook
-from .text_rows import transformer_objects
+from .text_rows import phrase_objects
 from .token_positions import encode, offset_in, shifted
-from .transformers import Blocks, is_transformer, resolve_blocks, transformer_options
+from .transformers import Blocks, guided_blocks, is_transformer, transformer_options
 
 log = logging.getLogger(__name__)
 KEY = "lmd_layout_guidance"
@@ -103,8 +103,9 @@ class EnergyTrace:
 
 # A prepared positive conditioning entry, and the objects with their token positions in it.
 Entry = tuple[dict, tuple[GuidedObject, ...]]
-# References of one step for the attention transfer term: step index -> maps per object, box and layer.
-ReferencesAt = Callable[[int], References | None]
+# References of one step for the attention transfer term: (step index, heads of each guided layer by its name) -> maps
+# per object, box and layer.
+ReferencesAt = Callable[[int, dict[str, int]], References | None]
 
 
 class Guide:
@@ -134,14 +135,13 @@ class Guide:
         """`(reference index, evaluate, step scale)` for `Guidance.step` at this step."""
         sigma = float(step.sigma.flatten()[0])
         index = reference_index(self.run.timestep(step.sigma))
-        references = self.references(step.index) if self.references is not None else None
         start, end = self.sigmas
 
         def evaluate(latent: Tensor) -> tuple[Tensor, Tensor] | None:
             self._check_canvas(latent)
             if not end <= sigma <= start:
                 return None
-            found = self._evaluate(latent, step, references)
+            found = self._evaluate(latent, step)
             if found is None:
                 return None
             self.trace.add(step.index, index, found)
@@ -166,7 +166,7 @@ class Guide:
             values = " -> ".join(f"{float(e.mean()):.3f}" for e in seen)
             log.info("%s: step %d, energy %s", self.trace.title, step.index, values)
 
-    def _evaluate(self, latent: Tensor, step: Step, references: References | None) -> EnergyGradient | None:
+    def _evaluate(self, latent: Tensor, step: Step) -> EnergyGradient | None:
         """Energies and gradient, averaged over the positive entries that hold the prompt and apply at this step.
 
         None if none applies. Without the phrases' own energies where an entry's area leaves a phrase out.
@@ -176,8 +176,8 @@ class Guide:
         for cond, objects in self._conditionings(len(latent)):
             area = cond.get("area")
             objects = _in_area(objects, area, latent.shape[-2:])
-            saved = references if area is None else None  # saved maps show the whole canvas
-            one = self._gradient(cond, objects, view, step.sigma, saved) if objects else None
+            saved = self.references if area is None else None  # saved maps show the whole canvas
+            one = self._gradient(cond, objects, view, step, saved) if objects else None
             if one is not None:
                 found.append(one)
         if not found:
@@ -188,27 +188,33 @@ class Guide:
         own = torch.stack([f.objects for f in found]).mean(0) if complete else energy.new_zeros(0, len(energy))
         return EnergyGradient(energy, gradient if mask is None else gradient * mask, own)
 
-    def _gradient(self, cond, objects, view, sigma, references) -> EnergyGradient | None:
+    def _gradient(self, cond, objects, view, step: Step, saved: ReferencesAt | None) -> EnergyGradient | None:
         columns = sorted({p for o in objects for p in (*o.positions, o.word)})
         if self.guidance.options.energy.all_words:
             columns = list(range(cond["model_conds"]["c_crossattn"].cond.shape[1]))
         place = {p: i for i, p in enumerate(columns)}
         local = [replace(o, positions=tuple(place[p] for p in o.positions), word=place[o.word]) for o in objects]
 
+        layers = self.layers or self._blocks_for(cond, view, step.sigma)
+        references = saved(step.index, self._heads(layers)) if saved is not None else None
+
         def energy(maps: list[AttentionMap], rows: slice) -> Energies:
             return energies(maps, local, self.guidance.options.energy, _rows(references, rows))
 
-        layers = self.layers or self._blocks_for(cond, view, sigma)
-        return self.run.gradient(cond, view, sigma, layers, columns, energy)
+        return self.run.gradient(cond, view, step.sigma, layers, columns, energy)
+
+    def _heads(self, layers: Sequence[Layer] | Blocks) -> dict[str, int]:
+        if isinstance(layers, Blocks):
+            return dict.fromkeys(layers.names, layers.calls.heads)
+        return heads_of(self.run.guider.inner_model.diffusion_model, layers)
 
     def _blocks_for(self, cond: dict, latent: Tensor, sigma: Tensor) -> Blocks:
         """The guided blocks of a transformer for a conditioning entry, looked for once per shape of latent and text."""
         shape = latent.shape[1:], cond["model_conds"]["c_crossattn"].cond.shape[1]
         if shape not in self._blocks:
             calls = self.run.text_calls(cond, latent, sigma)
-            blocks = resolve_blocks(self.target.layers, len(calls.numbers))
-            self._blocks[shape] = Blocks(calls, blocks)
-            log.info("%s: guiding blocks %s of %d", self.trace.title, blocks, len(calls.numbers))
+            found = self._blocks[shape] = guided_blocks(self.target.layers, calls)
+            log.info("%s: guiding blocks %s of %d", self.trace.title, found.indices, len(calls.numbers))
         return self._blocks[shape]
 
     def _conditionings(self, batch: int) -> list[Entry]:
@@ -274,9 +280,16 @@ def guidance_target(
     overall = overall_prompt(layout)
     text = prompt.strip() or overall.prompt
     positive = encode(clip, text)
-    objects = transformer_objects(overall.groups, text, clip, positive[0][0])
+    objects = phrase_objects(overall.groups, text, clip, positive[0][0])
     canvas = (layout.width, layout.height)
     return Target(objects, positive, canvas, layers, start_percent, end_percent), positive
+
+
+def threshold(model: Any, options: GuidanceOptions) -> float:
+    """The energy at which guidance of this MODEL ends, for plots; 0 where it never does."""
+    if is_transformer(model.model.diffusion_model):
+        options = transformer_options(options)
+    return options.loss_threshold
 
 
 def guides_anything(options: GuidanceOptions, target: Target) -> bool:

@@ -1,4 +1,4 @@
-"""Gradients through what the host's transformers compute with kernels and in place. Source: docs/lmd.md, 11.3."""
+"""Gradients through what the host's transformers compute with kernels and in place. Source: docs/lmd.md, 11.4."""
 
 from __future__ import annotations
 

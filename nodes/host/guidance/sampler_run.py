@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
+from weakref import WeakKeyDictionary
 
 import comfy.model_patcher
 import comfy.samplers
@@ -47,19 +48,7 @@ class SamplerRun:
 
     def text_calls(self, cond: dict, x: Tensor, sigma: Tensor) -> TextCalls:
         """How this transformer's attention reads the conditioning entry; see transformers.find_text_calls."""
-        model = self.guider.inner_model
-        cond = rows_of(cond, [0])
-
-        def forward(latent: Tensor, tokens: Tensor, transformer_options: dict) -> None:
-            options = comfy.model_patcher.create_model_options_clone(self.model_options)
-            options["transformer_options"] = {**options.get("transformer_options", {}), **transformer_options}
-            without_wrappers(options, bare=False)
-            conds = {**cond["model_conds"], "c_crossattn": cond["model_conds"]["c_crossattn"]._copy_with(tokens)}
-            entry = {**cond, "model_conds": conds}
-            comfy.samplers.calc_cond_batch(model, [[entry]], latent, sigma[:1].clone(), options)
-
-        tokens = cond["model_conds"]["c_crossattn"].cond[:1]
-        return find_text_calls(forward, x[:1], tokens, type(model.diffusion_model).__name__)
+        return text_calls(self.guider, self.model_options, cond, x, sigma)
 
     @property
     def steps(self) -> int:
@@ -106,6 +95,32 @@ class SamplerRun:
             x=x, sigma=sigma, noise=self.model.noise, latent_image=self.model.latent_image
         )
         return x * denoise_mask + known * (1 - denoise_mask), denoise_mask
+
+
+_FOUND: WeakKeyDictionary[Any, dict[tuple, TextCalls]] = WeakKeyDictionary()  # per guider, which lives for one run
+
+
+def text_calls(guider: Any, model_options: dict, cond: dict, x: Tensor, sigma: Tensor) -> TextCalls:
+    """How a transformer's attention reads a prepared conditioning entry, looked for once per shape and run.
+
+    `x` [B, C, ..., h, w] is a latent at `sigma` [B]; see transformers.find_text_calls.
+    """
+    tokens = cond["model_conds"]["c_crossattn"].cond[:1]
+    known = _FOUND.setdefault(guider, {})
+    shape = x.shape[1:], tokens.shape[1], tuple(sorted(cond["model_conds"]))
+    if shape not in known:
+        model, cond = guider.inner_model, rows_of(cond, [0])
+
+        def forward(latent: Tensor, tokens: Tensor, transformer_options: dict) -> None:
+            options = comfy.model_patcher.create_model_options_clone(model_options)
+            options["transformer_options"] = {**options.get("transformer_options", {}), **transformer_options}
+            without_wrappers(options, bare=False)
+            conds = {**cond["model_conds"], "c_crossattn": cond["model_conds"]["c_crossattn"]._copy_with(tokens)}
+            entry = {**cond, "model_conds": conds}
+            comfy.samplers.calc_cond_batch(model, [[entry]], latent, sigma[:1].clone(), options)
+
+        known[shape] = find_text_calls(forward, x[:1], tokens, type(model.diffusion_model).__name__)
+    return known[shape]
 
 
 @dataclass(frozen=True)

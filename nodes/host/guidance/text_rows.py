@@ -38,7 +38,14 @@ def has_clip_alone(clip: Any) -> bool:
     return set(clip.tokenize("")) <= set(CLIP_ENCODERS)
 
 
-def transformer_objects(groups: Sequence[Group], prompt: str, clip: Any, encoding: Tensor) -> tuple[GuidedObject, ...]:
+def phrase_tokenizer(clip: Any) -> tokens.Tokenize:
+    """A function text -> [(position, token)] of the words of `text` itself, for looking for phrases in a prompt."""
+    if has_clip_alone(clip):
+        return tokenizer(clip)
+    return _words(clip, next(name for name in clip.tokenize("") if name not in CLIP_ENCODERS))
+
+
+def phrase_objects(groups: Sequence[Group], prompt: str, clip: Any, encoding: Tensor) -> tuple[GuidedObject, ...]:
     """The groups with their rows in `encoding` [1, L, C], the conditioning of `prompt`.
 
     A causal encoder has read a phrase only at its last token, so that is the one that is guided. Where the conditioning

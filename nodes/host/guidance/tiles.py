@@ -125,7 +125,7 @@ def refuse_tiles(model: Any, height: int, width: int, where: str) -> None:
     def whole(executor: Callable, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if tuple(x.shape[-2:]) != (height, width):
             raise ValueError(
-                f"{where} needs the U-Net to see the whole picture of {width} x {height} latent cells, but a node on the "
+                f"{where} needs the model to see the whole picture of {width} x {height} latent cells, but a node on the "
                 f"model (tiles or context windows) gives it a part of {x.shape[-1]} x {x.shape[-2]}: connect the model "
                 "from before that node. Layout Guidance works with it"
             )

@@ -44,6 +44,7 @@ class TextCalls:
     width: int
     lengths: tuple[int, int]
     joint: bool
+    heads: int
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class _Seen:
 
     q: Tensor
     k: Tensor
+    heads: int
 
 
 def is_transformer(model: torch.nn.Module) -> bool:
@@ -95,7 +97,7 @@ def find_text_calls(forward: Forward, latent: Tensor, conditioning: Tensor, name
     same = [i for i, (s, _, _) in enumerate(calls) if i >= number and (len(s.q), len(s.k)) == lengths]
     if not joint:  # the text of every block is untouched by the latent, so each call can be asked for itself
         same = [i for i in same if _follows_text(*calls[i])]
-    return TextCalls(tuple(same), words, _indices(image), *grid, lengths, joint)
+    return TextCalls(tuple(same), words, _indices(image), *grid, lengths, joint, plain.heads)
 
 
 def _alike(passes: list[list[_Seen]], name: str) -> list[tuple[_Seen, ...]]:
@@ -144,7 +146,8 @@ def _watch(forward: Forward, latent: Tensor, conditioning: Tensor) -> list[_Seen
 
     def override(function: Callable, q: Tensor, k: Tensor, v: Tensor, heads: int, *args: Any, **kwargs: Any) -> Tensor:
         reshaped = bool(kwargs.get("skip_reshape"))
-        seen.append(_Seen(*(_numbers(by_heads(x, heads, reshaped)) for x in (q, k))))
+        rows_q, rows_k = (_numbers(by_heads(x, heads, reshaped)) for x in (q, k))
+        seen.append(_Seen(rows_q, rows_k, heads))
         return function(q, k, v, heads, *args, **kwargs)
 
     with torch.no_grad():
@@ -208,7 +211,13 @@ def resolve_blocks(text: str, count: int) -> tuple[int, ...]:
     return tuple(sorted(set(blocks)))
 
 
+def mask_block(count: int) -> int:
+    """The block of so many whose attention shows the object best: the first of the later half."""
+    return count // 2
+
+
 AUTO_BLOCKS = 8
+HEADS = 8  # maps are scaled to so many, those of the model that the published strength belongs to
 STRENGTH = 3.0  # times the published strength, which bends too little here (docs/lmd.md, 11)
 
 
@@ -234,67 +243,99 @@ class Blocks:
     indices: tuple[int, ...]
     softmax: str = "text"
 
+    def __post_init__(self) -> None:
+        if self.softmax not in SOFTMAX:
+            raise ValueError(f"softmax must be one of {', '.join(SOFTMAX)}, got {self.softmax!r}")
+
     def __iter__(self) -> Iterator[int]:
         return iter(self.indices)
 
     def __len__(self) -> int:
         return len(self.indices)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The blocks by name, as saved attention is kept under."""
+        return tuple(self.name(b) for b in self.indices)
+
+    @staticmethod
+    def name(block: int) -> str:
+        """The name of a block."""
+        return f"block.{block}"
+
+    def block_at(self, number: int) -> int | None:
+        """The block of this selection that makes attention call `number`, if one does."""
+        return next((b for b in self.indices if self.calls.numbers[b] == number), None)
+
+
+def guided_blocks(text: str, calls: TextCalls, mask: bool = False) -> Blocks:
+    """The blocks that `layers` of LMD Options means: "auto" or numbers, and "joint" for the softmax over all keys.
+
+    With `mask`, the block that masks are read from comes first.
+    """
+    words = text.replace(",", " , ").split()
+    softmax = "joint" if "joint" in map(str.lower, words) else "text"
+    count = len(calls.numbers)
+    blocks = resolve_blocks(" ".join(w for w in words if w.lower() != "joint"), count)
+    return Blocks(calls, tuple(dict.fromkeys([*([mask_block(count)] if mask else []), *blocks])), softmax)
+
+
+def text_probabilities(blocks: Blocks, q: Tensor, k: Tensor, call: dict, columns: Sequence[int]) -> Tensor:
+    """Attention [B, H, S, P] of the image's rows to rows `columns` of the conditioning, in float32, scaled to HEADS.
+
+    `q` and `k` [B, H, rows, D]; `call` holds what else the attention call was given. The softmax is over the text
+    rows, which compares with a U-Net's cross-attention, or over all keys ("joint").
+    """
+    calls, joint = blocks.calls, blocks.softmax == "joint"
+    if (q.shape[2], k.shape[2]) != calls.lengths:
+        raise UnsupportedModel(
+            f"an attention call has {q.shape[2]} and {k.shape[2]} rows where it had {calls.lengths[0]} and "
+            f"{calls.lengths[1]}: another node changes the sequence while sampling. Take it out of the graph"
+        )
+    q, rows = q[:, :, list(calls.image)].float(), list(calls.text)
+    keys = (k if joint else k[:, :, rows]).float()
+    if keys.shape[1] != q.shape[1]:
+        keys = keys.repeat_interleave(q.shape[1] // keys.shape[1], 1)
+    scores = q @ keys.transpose(-1, -2) * call.get("scale", q.shape[-1] ** -0.5)
+    if call.get("mask") is not None:
+        scores = scores + _added(call["mask"], calls, scores, joint)
+    wanted = [rows[c] for c in columns] if joint else list(columns)
+    return scores.softmax(-1)[..., wanted] * (HEADS / q.shape[1])
+
+
+def _added(mask: Tensor, calls: TextCalls, scores: Tensor, joint: bool) -> Tensor:
+    """An attention mask of a call as something to add to the scores of image rows and the chosen keys."""
+    if mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, -math.inf)
+    while mask.ndim < 4:
+        mask = mask.unsqueeze(1) if mask.ndim == 3 else mask.unsqueeze(0)
+    if mask.shape[-2] > 1:
+        mask = mask[..., list(calls.image), :]
+    return mask if joint else mask[..., list(calls.text)]
+
 
 class TextCapture:
     """Collects the chosen token columns of some blocks in one forward pass with gradients, then ends it.
 
-    `columns` index the conditioning's rows. `softmax`: "text" over the text rows alone, which compares with a U-Net's
-    cross-attention, or "joint" over all keys. Maps are scaled to eight heads, those of the model that the published
-    strength belongs to.
+    `columns` index the conditioning's rows.
     """
 
-    HEADS = 8
-
     def __init__(self, blocks: Blocks, columns: Sequence[int]):
-        if blocks.softmax not in SOFTMAX:
-            raise ValueError(f"softmax must be one of {', '.join(SOFTMAX)}, got {blocks.softmax!r}")
-        self.calls, self.columns, self.softmax = blocks.calls, list(columns), blocks.softmax
-        self.numbers = {blocks.calls.numbers[b]: b for b in blocks}
+        self.blocks, self.columns = blocks, list(columns)
         self.maps: dict[Any, AttentionMap] = {}
         self.number = -1
 
     def override(self, function: Callable, q: Tensor, k: Tensor, v: Tensor, heads: int, *args, **kwargs) -> Tensor:
         """The attention call's result; reads the maps of the chosen calls. LayersDone once all are read."""
         self.number += 1
-        if self.number in self.numbers:
-            mask = args[0] if args else kwargs.get("mask")
-            self._read(q, k, heads, mask, kwargs)
-            if len(self.maps) == len(self.numbers):
+        block = self.blocks.block_at(self.number)
+        if block is not None:
+            self._read(block, q, k, heads, {"mask": args[0] if args else None, **kwargs})
+            if len(self.maps) == len(self.blocks):
                 raise LayersDone
         return differentiable(function, q, k, v, heads, *args, **kwargs)
 
-    def _read(self, q: Tensor, k: Tensor, heads: int, mask: Tensor | None, kwargs: dict) -> None:
-        reshaped = bool(kwargs.get("skip_reshape"))
-        q, k = by_heads(q, heads, reshaped), by_heads(k, heads, reshaped)
-        if (q.shape[2], k.shape[2]) != self.calls.lengths:
-            raise UnsupportedModel(
-                f"an attention call has {q.shape[2]} and {k.shape[2]} rows where it had {self.calls.lengths[0]} and "
-                f"{self.calls.lengths[1]}: another node changes the sequence while sampling. Take it out of the graph"
-            )
-        q = q[:, :, list(self.calls.image)].float()
-        rows = list(self.calls.text)
-        keys = (k if self.softmax == "joint" else k[:, :, rows]).float()
-        if keys.shape[1] != q.shape[1]:
-            keys = keys.repeat_interleave(q.shape[1] // keys.shape[1], 1)
-        scores = q @ keys.transpose(-1, -2) * kwargs.get("scale", q.shape[-1] ** -0.5)
-        if mask is not None:
-            scores = scores + self._mask(mask, scores)
-        wanted = [rows[c] for c in self.columns] if self.softmax == "joint" else self.columns
-        probs = scores.softmax(-1)[..., wanted] * (self.HEADS / q.shape[1])
-        self.maps[self.numbers[self.number]] = AttentionMap(probs, self.calls.height, self.calls.width)
-
-    def _mask(self, mask: Tensor, scores: Tensor) -> Tensor:
-        """An attention mask of the call as something to add to the scores of image rows and the chosen keys."""
-        if mask.dtype == torch.bool:
-            mask = torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, -math.inf)
-        while mask.ndim < 4:
-            mask = mask.unsqueeze(1) if mask.ndim == 3 else mask.unsqueeze(0)
-        if mask.shape[-2] > 1:
-            mask = mask[..., list(self.calls.image), :]
-        return mask if self.softmax == "joint" else mask[..., list(self.calls.text)]
+    def _read(self, block: int, q: Tensor, k: Tensor, heads: int, call: dict) -> None:
+        q, k = (by_heads(x, heads, bool(call.get("skip_reshape"))) for x in (q, k))
+        probs = text_probabilities(self.blocks, q, k, call, self.columns)
+        self.maps[block] = AttentionMap(probs, self.blocks.calls.height, self.blocks.calls.width)

@@ -21,7 +21,8 @@ def decode(objects: ObjectRuns, vae: Any) -> Tensor:
     """The objects' own images [N * B, H, W, 3] in 0..1, object by object."""
     if not objects.runs:
         raise ValueError("the layout has no objects, so there are no object images: name things in the prompt")
-    return vae.decode(torch.cat([run.result for run in objects.runs]))
+    images = vae.decode(torch.cat([run.result for run in objects.runs]))
+    return images.flatten(0, 1) if images.ndim == 5 else images  # of one frame each
 
 
 def new_masks(

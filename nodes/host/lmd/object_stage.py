@@ -26,20 +26,24 @@ from ....lmd.sampling.object_runs import (
     ObjectRun,
     ObjectRuns,
     attention_mask,
+    box_mask,
     initial_noise,
     object_noise,
     seed_numbers,
 )
 from ....lmd.sampling.options import LMDOptions, SamplingSettings
-from ..guidance.attention import WordAttention, mask_layer, resolve_layers, use_fused_on_cpu
+from ..guidance.attention import UnsupportedModel, WordAttention, mask_layer, resolve_layers, use_fused_on_cpu
 from ..guidance.grounding import ADVICE, Adapter, Slot, adapter_for, phrase_embedding
 from ..guidance.guide import EnergyTrace, Guide, Target, reserve_memory
 from ..guidance.memory_plan import images_that_fit, is_out_of_memory
 from ..guidance.parallel_runs import OutOfStep, add_lanes
 from ..guidance.sampler_run import SamplerRun
 from ..guidance.step_hooks import RunHook
+from ..guidance.text_attention import TextWordAttention
+from ..guidance.text_rows import phrase_objects
 from ..guidance.tiles import refuse_tiles
-from ..guidance.token_positions import encode, guided_objects, offset_in, tokenizer
+from ..guidance.token_positions import encode, offset_in
+from ..guidance.transformers import is_transformer
 from .independence import hooks_per_image, not_per_image
 from .object_loras import with_loras
 from .run_cache import OBJECT_RUNS, Same, model_signature, signature
@@ -48,7 +52,6 @@ log = logging.getLogger(__name__)
 KEY = "lmd_stage"
 # (text, CLIP's conditioning of it) -> the conditioning to sample with, which still holds CLIP's tokens.
 Conditioner = Callable[[str, list], list]
-VAE_FACTOR = 8
 MOST_OBJECTS = 8  # at once, when the number is not given: more brings little even where there is room
 
 
@@ -118,6 +121,7 @@ class ObjectJob:
     positive: list  # holds that encoding
     negative: list
     model: Any  # with the object's LoRAs
+    clip: Any  # likewise
     group: Hashable  # equal for objects of one model and one negative prompt
     key: Hashable
 
@@ -152,9 +156,7 @@ def sample_objects(
 
     Raises ValueError for a GLIGEN that does not fit the model, or is missing where the options need one.
     """
-    channels = model.get_model_object("latent_format").latent_channels
-    shape = (channels, layout.height // VAE_FACTOR, layout.width // VAE_FACTOR)
-    background = initial_noise(settings, shape)
+    background = initial_noise(settings, latent_shape(model, layout.width, layout.height))
     items = object_prompts(layout if options.use_background else replace(layout, background=""))
     bar = Bar(model, len(items) + 1, settings.steps)
     stage = ObjectStage(
@@ -171,6 +173,16 @@ def sample_objects(
         layout, settings, options, background, tuple(runs[job.index] for job in jobs), latent_format_of(model),
         tuple(stage.sigmas.tolist()),
     )  # fmt: skip
+
+
+def latent_shape(model: Any, width: int, height: int) -> tuple[int, ...]:
+    """The shape of one image's latent [C, h, w], or [C, 1, h, w] of models of videos, for a canvas in pixels."""
+    kind = model.get_model_object("latent_format")
+    if kind.latent_dimensions not in (2, 3):
+        raise UnsupportedModel(f"layouts need a model of pictures, got latents of {kind.latent_dimensions} dimensions")
+    factor = kind.spacial_downscale_ratio
+    frames = (1,) * (kind.latent_dimensions - 2)
+    return (kind.latent_channels, *frames, height // factor, width // factor)
 
 
 def latent_format_of(model: Any) -> str:
@@ -200,7 +212,7 @@ class Means:
     """What an object is sampled with: the MODEL and the CLIP with its LoRAs, and a value that is equal for equal ones."""
 
     def __init__(self, model: Any, clip: Any, lora_signature: Hashable):
-        self.model, self.signature = model, lora_signature
+        self.model, self.clip, self.signature = model, clip, lora_signature
         self.encoded = functools.cache(functools.partial(encode, clip))  # objects of one name share their prompt
 
 
@@ -217,9 +229,11 @@ class ObjectStage:
         self.canvas = (layout.width, layout.height)
         self.negative = negative or object_negative(layout, options.use_negative)
         self._means: dict[tuple[ObjectLora, ...], Means] = {(): Means(model, clip, ())}
-        unet = model.model.diffusion_model
-        guided = resolve_layers(options.layers, unet, options.guidance.energy)
-        self.layers = tuple(dict.fromkeys((mask_layer(unet), *guided)))
+        self.network = model.model.diffusion_model
+        if not is_transformer(self.network):
+            resolve_layers(
+                options.layers, self.network, options.guidance.energy
+            )  # fail here, not in the middle of sampling
         self.stop = options.exact_steps(settings.steps) if options.stop_early else None
         self.short_of_memory = False  # once memory has run out, batches are smaller and last digits differ
         # How many objects are computed at once changes nothing about them: what might runs them one at a time.
@@ -242,7 +256,7 @@ class ObjectStage:
             *self.signature, group, signature(positive), item.phrase, box, signature(noise),
             own.guidance, own.start, own.end,
         )  # fmt: skip
-        return ObjectJob(index, item, box, noise, encoding, positive, negative, means.model, group, key)
+        return ObjectJob(index, item, box, noise, encoding, positive, negative, means.model, means.clip, group, key)
 
     def _means_of(self, own: ObjectSettings) -> Means:
         if own.loras not in self._means:
@@ -307,8 +321,8 @@ class ObjectStage:
             return 1
         if self.options.objects_at_once:
             return self.options.objects_at_once
-        size = [1, 1, *(side // VAE_FACTOR for side in reversed(self.canvas))]
-        return max(1, min(MOST_OBJECTS, images_that_fit(self.model, size) // self.settings.batch))
+        size = latent_shape(self.model, *self.canvas)
+        return max(1, min(MOST_OBJECTS, images_that_fit(self.model, (1, *size)) // self.settings.batch))
 
     def _remember(self, job: ObjectJob, run: ObjectRun) -> None:
         """Keep a run for the next time, unless it was computed in other batches than the next time would take."""
@@ -333,7 +347,7 @@ class ObjectStage:
     def _together(self, jobs: Sequence[ObjectJob]) -> list[ObjectRun]:
         targets = [self._target(job) for job in jobs]
         patched = jobs[0].model.clone()
-        words = WordAttention(self.layers, [_column(*pair) for pair in zip(jobs, targets)])
+        words = self._words([_column(*pair) for pair in zip(jobs, targets)])
         words.reader.read(patched, f"{KEY}_attention")
         use_fused_on_cpu(patched)
         height, width = jobs[0].noise.shape[-2:]
@@ -359,21 +373,33 @@ class ObjectStage:
         ).cpu()  # fmt: skip
         self.short_of_memory |= any(guide.run.economy.retried for guide in guides.values())
         return [
-            self._finished(job, own[i], guides[i].trace, result)
+            self._finished(job, own[i], guides[i].trace, result, words.layers)
             for i, (job, result) in enumerate(zip(jobs, results.chunk(len(jobs))))
         ]
 
+    def _words(self, columns: Sequence[int]) -> WordAttention:
+        options = self.options
+        if is_transformer(self.network):
+            guided = options.guidance.guides or (options.object_guidance or options.guidance).guides
+            return TextWordAttention(options.layers, columns, needed=guided)
+        guided = resolve_layers(options.layers, self.network, options.guidance.energy)
+        return WordAttention(tuple(dict.fromkeys((mask_layer(self.network), *guided))), columns)
+
     def _target(self, job: ObjectJob) -> Target:
         groups = (Group(job.item.phrase, job.item.word, (job.box,), job.item.span),)
-        objects = guided_objects(groups, job.item.prompt, tokenizer(self.clip))
+        objects = phrase_objects(groups, job.item.prompt, job.clip, job.encoding[0][0])
         own = job.item.settings
         return Target(objects, job.encoding, self.canvas, self.options.layers, own.start, own.end)
 
-    def _finished(self, job: ObjectJob, stage: stages.ObjectStage, trace: EnergyTrace, result: Tensor) -> ObjectRun:
+    def _finished(
+        self, job: ObjectJob, stage: stages.ObjectStage, trace: EnergyTrace, result: Tensor, layers: Sequence
+    ) -> ObjectRun:
         latents = stage.latents
         latents = torch.stack(latents + latents[-1:] * (len(stage.attention) + 1 - len(latents)))
-        attention = {str(k): _stacked([maps[k] for maps in stage.attention]) for k in self.layers}
-        mask = attention_mask(attention[str(self.layers[0])], job.box, *job.noise.shape[-2:], inside_box=True)
+        attention = {str(k): _stacked([maps[k] for maps in stage.attention]) for k in layers}
+        if not attention:  # of a model whose attention cannot be read
+            attention = {"box": _as_attention(job, len(stage.attention))}
+        mask = attention_mask(next(iter(attention.values())), job.box, *job.noise.shape[-2:], inside_box=True)
         return ObjectRun(job.item, job.box, job.noise, latents, attention, result.clone(), mask, tuple(trace.rows))
 
 
@@ -382,6 +408,12 @@ def _column(job: ObjectJob, target: Target) -> int:
     offset = offset_in(job.positive[0][0], job.encoding[0][0])
     assert offset is not None, "a conditioner keeps CLIP's tokens"
     return target.objects[0].word + offset
+
+
+def _as_attention(job: ObjectJob, steps: int) -> Tensor:
+    """The object's box in the place of attention [N, B, heads, gh, gw]."""
+    box = box_mask(job.box, *job.noise.shape[-2:]).float()
+    return box.expand(steps, len(job.noise), 1, *box.shape)
 
 
 def _stacked(maps: Sequence[Tensor]) -> Tensor:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,12 +15,14 @@ from ....lmd.sampling import schedule, stages
 from ....lmd.sampling.energy import GuidedObject, References
 from ....lmd.sampling.object_runs import Composition, ObjectRuns, compose_runs
 from ....lmd.sampling.tokens import extend
-from ..guidance.attention import resolve_layers, transformer_of, use_fused_on_cpu
+from ..guidance.attention import heads_of, resolve_layers, use_fused_on_cpu
 from ..guidance.grounding import Slot, adapter_for, check_count, phrase_embedding
-from ..guidance.guide import EnergyTrace, Guide, Target, reserve_memory
+from ..guidance.guide import EnergyTrace, Guide, ReferencesAt, Target, reserve_memory
 from ..guidance.sampler_run import SamplerRun
 from ..guidance.step_hooks import RunHook, add_step_hook
-from ..guidance.token_positions import encode, guided_objects, tokenizer
+from ..guidance.text_rows import phrase_objects, phrase_tokenizer
+from ..guidance.token_positions import encode
+from ..guidance.transformers import is_transformer
 from .object_loras import in_composition
 from .object_stage import (
     KEY,
@@ -32,6 +34,8 @@ from .object_stage import (
     sampler_of,
     sigmas_of,
 )
+
+ADVICE = "connect to Latent Composer the model that Box Grounded Sampler has, with the same patches"
 
 __all__ = ["compose_and_sample", "sample_objects", "sigmas_of"]
 
@@ -49,11 +53,12 @@ class OverallTexts:
 def overall_texts(clip: Any, objects: ObjectRuns, prompt: str = "", negative: str = "") -> OverallTexts:
     """The texts of a layout's composition; a given prompt gets the phrases that it lacks appended."""
     layout, options = objects.layout, objects.options
-    overall, tokenize = overall_prompt(layout), tokenizer(clip)
-    text = extend(prompt, [g.phrase for g in overall.groups], tokenize) if prompt else overall.prompt
+    overall = overall_prompt(layout)
+    phrases = [g.phrase for g in overall.groups]
+    text = extend(prompt, phrases, phrase_tokenizer(clip)) if prompt else overall.prompt
     positive = encode(clip, text)
     canvas = (layout.width, layout.height)
-    target = Target(guided_objects(overall.groups, text, tokenize), positive, canvas, options.layers)
+    target = Target(phrase_objects(overall.groups, text, clip, positive[0][0]), positive, canvas, options.layers)
     return OverallTexts(
         text, target, positive, encode(clip, negative or overall_negative(layout, options.use_negative))
     )
@@ -137,52 +142,54 @@ def frozen_steps(objects: ObjectRuns, steps: int, ratio: float) -> int:
 
 def check_model(model: Any, objects: ObjectRuns, sigmas: Tensor) -> None:
     """Raise ValueError if `model` has other latents, layers or noise levels than the model that made the objects."""
-    advice = "connect to Latent Composer the model that Box Grounded Sampler has, with the same patches"
     ours, theirs = latent_format_of(model), objects.latent_format
     if theirs and ours != theirs:
-        raise ValueError(f"the objects have latents of another kind ({theirs}) than this model ({ours}): {advice}")
+        raise ValueError(f"the objects have latents of another kind ({theirs}) than this model ({ours}): {ADVICE}")
     if not objects.runs:
         return
-    unet: Any = model.model.diffusion_model
-    layers = resolve_layers(objects.options.layers, unet, objects.options.guidance.energy)
-    heads = {str(x): cast(Any, transformer_of(unet, x)).attn2.heads for x in layers}
-    saved = {name: maps.shape[2] for name, maps in objects.runs[0].attention.items()}
-    if not heads.items() <= saved.items():
-        raise ValueError(
-            "the objects were made with a model of another structure (attention layers and heads "
-            f"{_listed(saved)}; this model is guided at {_listed(heads)}): {advice}"
-        )
+    network, options = model.model.diffusion_model, objects.options
+    if not is_transformer(network):  # a transformer's blocks are found once it runs
+        layers = resolve_layers(options.layers, network, options.guidance.energy)
+        check_structure(objects.runs[0].attention, heads_of(network, layers))
     exact = min(len(objects.sigmas), objects.exact_steps + 1)
     if exact and not torch.allclose(torch.tensor(objects.sigmas[:exact]), sigmas[:exact].float(), rtol=1e-3):
         raise ValueError(
             "the objects were sampled on other noise levels than this model's (a model sampling patch on one of the "
-            f"two models, perhaps): {advice}"
+            f"two models, perhaps): {ADVICE}"
         )
 
 
-def _listed(heads: dict[str, int]) -> str:
+def check_structure(attention: Mapping[str, Tensor], heads: Mapping[str, int]) -> None:
+    """Raise ValueError unless saved attention [N, B, heads, gh, gw] has these layers with so many heads."""
+    saved = {name: maps.shape[2] for name, maps in attention.items()}
+    if not heads.items() <= saved.items():
+        raise ValueError(
+            "the objects were made with a model of another structure (attention layers and heads "
+            f"{_listed(saved)}; this model is guided at {_listed(heads)}): {ADVICE}"
+        )
+
+
+def _listed(heads: Mapping[str, int]) -> str:
     return ", ".join(f"{name}: {count}" for name, count in heads.items())
 
 
 def _overall_hook(
     run: SamplerRun, target: Target, objects: ObjectRuns, composition: Composition, frozen: int, trace: EnergyTrace
 ) -> RunHook:
-    options, unet = objects.options.guidance, run.guider.inner_model.diffusion_model
-    names = [str(x) for x in resolve_layers(target.layers, unet, options.energy)]
-    guide = Guide(run, target, options, trace, _references(names, target.objects, composition))
+    guide = Guide(run, target, objects.options.guidance, trace, _references(target.objects, composition))
     return RunHook(guide, stages.OverallStage(guide.guidance, composition.latents, composition.mask, frozen))
 
 
-def _references(
-    names: list[str], guided: Sequence[GuidedObject], composition: Composition
-) -> Callable[[int], References | None]:
+def _references(guided: Sequence[GuidedObject], composition: Composition) -> ReferencesAt:
     """The saved maps of a step, grouped as the guided objects group the boxes (the same order, flattened)."""
     sizes = [len(o.boxes) for o in guided]
 
-    def at(step: int) -> References | None:
-        if any(step >= len(a[names[0]]) for a in composition.attention):
-            return None
-        per_box = iter([[a[n][step] for n in names] for a in composition.attention])
+    def at(step: int, heads: dict[str, int]) -> References | None:
+        for saved in composition.attention:
+            check_structure(saved, heads)
+            if any(step >= len(saved[name]) for name in heads):
+                return None
+        per_box = iter([[a[n][step] for n in heads] for a in composition.attention])
         return [[next(per_box) for _ in range(size)] for size in sizes]
 
     return at
