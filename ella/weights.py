@@ -31,9 +31,8 @@ def token_weights(read: Tensor, weights: Tensor, mask: Tensor | None = None) -> 
 def weighted_rows(tokens: Tensor, weights: Tensor, base: Tensor) -> Tensor:
     """Tokens (B, L, W) that are rows of the text, weighted one by one (B, L): base + weight (token - base).
 
-    `base` (1 or B, K, W): the tokens of the empty text; rows after its last one are measured from that one.
+    `base` (1 or B, L, W): the tokens of the empty text, and of the masked pads that follow it.
     """
-    base = base[:, [min(i, base.shape[1] - 1) for i in range(tokens.shape[1])]]
     scaled = base + weights[..., None].to(tokens) * (tokens - base)
     return torch.where(weights[..., None] == 1, tokens, scaled)
 

@@ -1,10 +1,10 @@
-"""Nodes for graphs saved with ComfyUI_LLM_SDXL_Adapter: what stands in for its nodes when that pack is absent."""
+"""Nodes for graphs saved with ComfyUI_LLM_SDXL_Adapter or its Jina sibling: what stands in where they are absent."""
 
 from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .host.ella.adapter_compat import AdapterText, conditioning
+from .host.ella.adapter_compat import WEIGHTING, AdapterText, conditioning, jina_conditioning
 from .host.ella.text_model import SYSTEM
 from .llm_adapter import CATEGORY
 from .types import AdapterTextType, AdapterType, TextModelType
@@ -90,4 +90,40 @@ class LLMAdapterCompatApply(io.ComfyNode):
         return io.NodeOutput(conditioning(adapter, text, sizes))
 
 
-NODES = [LLMAdapterCompatTextEncode, LLMAdapterCompatApply]
+class LLMAdapterCompatJinaEncode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LLMAdapterCompatJinaEncode",
+            display_name="Jina Text Encode (Jina Adapter)",
+            category=SAVED,
+            description="Stands in for 'Jina Text Encode (SDXL)' and its advanced form of ComfyUI_JinaCLIP_SDXL_Adapter. "
+            "In new graphs use LLM Adapter Encode.",
+            search_aliases=["JinaTextEncoder", "JinaTextEncoderAdvanced"],
+            is_deprecated=True,
+            inputs=[
+                TextModelType.Input("text_encoder", tooltip="From Load LLM Adapter Text Encoder."),
+                AdapterType.Input("adapter", tooltip="From Load LLM Adapter (SDXL)."),
+                io.String.Input(
+                    "text", multiline=True, dynamic_prompts=True, tooltip="The prompt, with (weights:1.2)."
+                ),
+                io.Combo.Input(
+                    "weighting_mode",
+                    options=list(WEIGHTING),
+                    default=WEIGHTING[0],
+                    optional=True,
+                    tooltip="How weights act on a word's tokens. 'comfy++' is done as 'comfy'; 'skip' leaves them out.",
+                ),
+                io.Boolean.Input(
+                    "format_text", default=True, optional=True, tooltip="Moves @artist tags to the front of the prompt."
+                ),
+            ],
+            outputs=[io.Conditioning.Output(display_name="conditioning", tooltip="For any sampler.")],
+        )
+
+    @classmethod
+    def execute(cls, text_encoder, adapter, text, weighting_mode=WEIGHTING[0], format_text=True) -> io.NodeOutput:
+        return io.NodeOutput(jina_conditioning(adapter, text_encoder, text, weighting_mode, format_text))
+
+
+NODES = [LLMAdapterCompatTextEncode, LLMAdapterCompatApply, LLMAdapterCompatJinaEncode]

@@ -63,11 +63,15 @@ def test_a_text_too_long_is_cut_told_and_keeps_its_end(jina, caplog):
 def test_prompt_weights_act_on_the_words_own_rows(jina):
     adapter, encoder = jina
     on = {"weights": "(word:1.2)"}
-    (plain, pooled), base = encode(adapter, encoder, "a red cat")[0], encode(adapter, encoder, "")[0][0]
+    plain, pooled = encode(adapter, encoder, "a red cat")[0]
+    mask = torch.tensor([[1, 1, 0, 0, 0]])
+    with torch.no_grad():
+        base = adapter.patcher.model(encoder.features("", 16, rows=5), mask)[0]
+    torch.testing.assert_close(base[:, :2], encode(adapter, encoder, "")[0][0])  # the pads behind it change nothing
     assert torch.equal(encode(adapter, encoder, "a (red:1) cat", **on)[0][0], plain)
     [[tokens, extra]] = encode(adapter, encoder, "a (red:1.5) cat", **on)
     assert torch.equal(tokens[:, [0, 1, 3, 4]], plain[:, [0, 1, 3, 4]])
-    torch.testing.assert_close(tokens[:, 2], base[:, 1] + 1.5 * (plain[:, 2] - base[:, 1]))
+    torch.testing.assert_close(tokens[:, 2], base[:, 2] + 1.5 * (plain[:, 2] - base[:, 2]))
     assert torch.equal(extra["pooled_output"], pooled["pooled_output"])
     assert weights_of(encoder, "cat " * 20 + "(dog:2)", 16)[1] is None, "what is cut has no row"
     assert weights_of(encoder, "cat " * 13 + "(dog dog:2)", 16)[1].tolist() == [[*[1.0] * 14, 2.0, 1.0]]

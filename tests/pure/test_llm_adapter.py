@@ -197,9 +197,9 @@ def test_weights_move_tokens_away_from_the_empty_text(state):
 
 
 def test_weights_of_rows_are_the_rows_own():
-    rows, base = torch.randn(1, 4, 3), torch.randn(1, 2, 3)
+    rows, base = torch.randn(1, 4, 3), torch.randn(1, 4, 3)
     assert torch.equal(weighted_rows(rows, torch.ones(1, 4), base * 0), rows)
     found = weighted_rows(rows, torch.tensor([[1.0, 2.0, 0.0, 0.5]]), base)
     torch.testing.assert_close(found[:, 1], 2 * rows[:, 1] - base[:, 1])
-    torch.testing.assert_close(found[:, 2], base[:, 1])
-    torch.testing.assert_close(found[:, 3], (rows[:, 3] + base[:, 1]) / 2)
+    torch.testing.assert_close(found[:, 2], base[:, 2])
+    torch.testing.assert_close(found[:, 3], (rows[:, 3] + base[:, 3]) / 2)

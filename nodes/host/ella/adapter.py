@@ -52,9 +52,10 @@ class HostedAdapter:
         return tokens.to(place), pooled.to(place)
 
     def weighted(
-        self, features: torch.Tensor, weights: torch.Tensor, empty: torch.Tensor
+        self, features: torch.Tensor, weights: torch.Tensor, empty: torch.Tensor, real: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `__call__`, with a weight for each row (1, L); `empty` are the features of the empty text."""
+        """As `__call__`, with a weight for each row (1, L); `empty` are the features of the empty text, `real` rows of it,
+        followed by pads up to L for an adapter whose tokens are rows of the text."""
         comfy.model_management.load_models_gpu([self.patcher])
         model, features, weights, empty = self.patcher.model, *map(self._here, (features, weights, empty))
         with torch.no_grad():
@@ -62,7 +63,8 @@ class HostedAdapter:
                 tokens, pooled, _ = weighted(model, features, weights, empty)
             else:
                 tokens, pooled = model(features)
-                tokens = weighted_rows(tokens, weights, model(empty)[0])
+                mask = (torch.arange(empty.shape[1], device=empty.device) < real)[None]
+                tokens = weighted_rows(tokens, weights, model(empty, mask)[0])
         place = comfy.model_management.intermediate_device()
         return tokens.to(place), pooled.to(place)
 
@@ -157,5 +159,7 @@ def encode(
     if given is None:
         tokens, pooled = adapter(features)
     else:
-        tokens, pooled = adapter.weighted(features, given, encoder.features("", longest, system))
+        rows = features.shape[1] if isinstance(adapter.config, JinaAdapterConfig) else 0
+        real = encoder.features("", longest, system).shape[1]
+        tokens, pooled = adapter.weighted(features, given, encoder.features("", longest, system, rows), real)
     return [[tokens, {"pooled_output": pooled}]]

@@ -102,7 +102,7 @@ class TextModel:
     ):
         self.clip, self.family, self.width, self.tokenize, self.name = clip, family, width, tokenize, name
         self.sizes = sizes or {}  # under the names of a config.json
-        self._features: OrderedDict[tuple[str, int, str], torch.Tensor] = OrderedDict()
+        self._features: OrderedDict[tuple[str, int, str, int], torch.Tensor] = OrderedDict()
 
     @property
     def patcher(self):
@@ -122,13 +122,14 @@ class TextModel:
         same = (i for i, (a, b) in enumerate(zip(ids, before)) if a != b)
         return Prompt(ids, next(same, len(before)))
 
-    def features(self, text: str, limit: int, system: str | None = None) -> torch.Tensor:
+    def features(self, text: str, limit: int, system: str | None = None, rows: int = 0) -> torch.Tensor:
         """Features (1, L, width), float32, L at most `limit`; what is cut off is told in the log.
 
+        Up to `rows` rows, those of pads follow, which read the text but are not read themselves.
         The result is shared between calls: do not write into it.
         """
         prompt = self.prompt(text, system)
-        key = (text, limit, SYSTEM if system is None else system)
+        key = (text, limit, SYSTEM if system is None else system, rows)
         lost = len(prompt.ids) - prompt.skipped - limit
         if lost > 0:
             log.warning(
@@ -136,9 +137,10 @@ class TextModel:
                 lost + limit, limit, lost,
             )  # fmt: skip
         if key not in self._features:
-            pairs = [(i, 1.0) for i in prompt.cut(limit)]
-            rows = cast(torch.Tensor, self.clip.encode_from_tokens({KEY: [pairs]}))
-            self._features[key] = rows[:, prompt.skipped :].clone()
+            ids = prompt.cut(limit)
+            ids = ids + [_SPECIAL_IDS[self.family]["pad"]] * (prompt.skipped + rows - len(ids))
+            encoded = cast(torch.Tensor, self.clip.encode_from_tokens({KEY: [[(i, 1.0) for i in ids]]}))
+            self._features[key] = encoded[:, prompt.skipped :].clone()
             while len(self._features) > REMEMBERED_TEXTS:
                 self._features.popitem(last=False)
         self._features.move_to_end(key)
