@@ -24,14 +24,14 @@ from .benchmarks.base import Item
 from .lines import Lines, digest
 
 ROOT = Path(__file__).resolve().parent.parent
-DRAWING = ("lmd/**/*.py", "ella/**/*.py", "nodes/**/*.py", "demo/*.py", "demo/weights/*", "evaluation/images/*.py")
+DRAWING = ("lmd/**/*.py", "ella/**/*.py", "nodes/**/*.py", "demo/*.py", "demo/weights/**/*", "evaluation/images/*.py")
 GIVEN = "given"
 """The code state of images that were made elsewhere."""
 
 
 def code_state(patterns: Iterable[str] = DRAWING, root: Path = ROOT) -> str:
     """A hash of everything that decides what is drawn, so that results of different programs are never mixed."""
-    files = sorted({path for pattern in patterns for path in root.glob(pattern)})
+    files = sorted({path for pattern in patterns for path in root.glob(pattern) if path.is_file()})
     named = "".join(f"{p.relative_to(root)} {hashlib.sha256(p.read_bytes()).hexdigest()}\n" for p in files)
     return hashlib.sha256(named.encode()).hexdigest()[:12]
 

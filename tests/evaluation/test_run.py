@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from ella_lmd.evaluation import lines, stages
 from ella_lmd.evaluation.benchmarks.base import DETECT, Item, Question
-from ella_lmd.evaluation.run import GIVEN, Job, Run, merge
+from ella_lmd.evaluation.run import GIVEN, Job, Run, code_state, merge
 from PIL import Image
 
 ITEM = Item("000", "negation", "A realistic photo of a scene without cups")
@@ -99,3 +99,10 @@ def test_two_runs_are_merged(tmp_path):
 def test_a_key_depends_on_all_that_is_drawn_and_on_nothing_else():
     assert job().key == job(code="b").key == Job.read(json.loads(json.dumps(job().__dict__))).key
     assert len({job().key, job(1).key, job(row="lmd").key, replace(job(), settings={"steps": 3}).key}) == 4
+
+
+def test_a_folder_beside_the_weights_is_looked_into(tmp_path):
+    (tmp_path / "weights" / "loras").mkdir(parents=True)
+    before = code_state(["weights/**/*"], tmp_path)
+    (tmp_path / "weights" / "loras" / "one.safetensors").write_bytes(b"1")
+    assert code_state(["weights/**/*"], tmp_path) != before

@@ -45,7 +45,7 @@ SOURCES = (
     "nodes/**/*.py",
     "demo/model.py",
     "evaluation/demo_benchmark.py",
-    "demo/weights/*",
+    "demo/weights/**/*",
     "tools/bench/table_rows.py",
 )
 
