@@ -122,3 +122,20 @@ def test_ratios_are_taken_round_by_round(tools):
     times = {"a": [1.0, 2.0, 9.0], "b": [2.0, 4.0, 3.0]}
     assert tools.measure.ratio(times, "a", "b") == (0.5, 0.5, 3.0)
     assert tools.measure.flops(lambda: torch.ones(2, 3) @ torch.ones(3, 4)) == 2 * 2 * 3 * 4
+
+
+def test_an_adapters_cost_is_measured_and_judged(monkeypatch, capsys):
+    """Both ways of encoding agree, and either ratio above its goal fails; the times are those of tiny models."""
+    from ella_lmd.ella import adapter
+    from ella_lmd.tools.bench import ella_adapters as bench
+
+    small = adapter.AdapterConfig(width=64, input_dim=24, positions=32, tokens=12, pooled=8, mlp=64, heads=4)
+    monkeypatch.setattr(adapter, "AdapterConfig", lambda: small)
+    assert all(t > 0 for times in bench.encode_times(5, 2, "cpu").values() for t in times)
+    assert 1.02 < bench.arithmetic(128) < 1.03 < bench.arithmetic(64) < 1.1
+    monkeypatch.setattr(bench, "arithmetic", lambda size: 1.0)
+    for encode, step, failed in ((0.6, 1.02, 0), (0.61, 1.0, 1), (0.5, 1.03, 1)):
+        monkeypatch.setattr(bench, "encode_times", lambda *_, r=encode: {bench.OURS: [r], bench.PADDED: [1.0]})
+        monkeypatch.setattr(bench, "step_times", lambda _, r=step: {bench.ADAPTER: [r], bench.CLIP: [1.0]})
+        assert bench.main(["--adapters"]) == failed
+    assert "step 1.0300 (at most 1.02)" in capsys.readouterr().out

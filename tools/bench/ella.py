@@ -8,12 +8,15 @@ that other load matters little. Two numbers are printed for each kind: `run / CL
 mean of the CLIP runs right before and after it (median over the rounds, and their range); and `added`, the time spent
 in this pack's code over the rest of that same run, which has next to no noise. Exit status 0 only if
 `run / CLIP` is at most 1.01 for ELLA and at most 1.002 for a second image.
+
+`--adapters` measures LLM adapters for SDXL instead (ella_adapters.py, which has its own options).
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 
 KINDS = ["ELLA", "ELLA + CLIP", "ELLA positive only"]
@@ -94,6 +97,10 @@ def timed_patch():
 
 
 def main() -> int:
+    if "--adapters" in sys.argv:
+        from ella_lmd.tools.bench import ella_adapters
+
+        return ella_adapters.main()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=4)
