@@ -79,8 +79,25 @@ def write_config(folder: Path, **sizes) -> None:
     (folder / "config.json").write_text(json.dumps(sizes))
 
 
-def write_adapter(path: Path, **sizes) -> None:
-    save_file(adapter_state(**sizes), path)
+def fused(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Separate q, k and v joined in one matrix, as most files have them."""
+    out = {k: v for k, v in state.items() if not any(f".{n}_proj." in k for n in "qkv")}
+    for key in (k for k in state if ".q_proj." in k):
+        parts = [state[key.replace(".q_proj.", f".{n}_proj.")] for n in "qkv"]
+        out[key.replace(".q_proj.", ".in_proj_")] = torch.cat(parts)
+    return out
+
+
+def flat(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The names of the variant that calls its layers without a dot before them."""
+    return {k.replace("_attention.", "_").replace(".attn.", "."): v for k, v in state.items()}
+
+
+NAMINGS = {"unfused": dict, "fused": fused, "turbo": flat}
+
+
+def write_adapter(path: Path, naming: str = "unfused", **sizes) -> None:
+    save_file(NAMINGS[naming](adapter_state(**sizes)), path)
 
 
 def write_jina_adapter(path: Path, **sizes) -> None:

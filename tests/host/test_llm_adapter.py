@@ -86,28 +86,6 @@ def test_a_prompt_conditions_sdxl_in_the_stock_sampler(adapter, encoders, unet, 
     assert all(torch.equal(v, weights[k]) for k, v in unet.model.state_dict().items())
 
 
-def test_a_batch_is_its_single_images(adapter, encoders, unet):
-    positive, negative = encode(adapter, encoders["gemma3"], "a red cat"), encode(adapter, encoders["gemma3"], "")
-    batch = sample(unet, positive, negative, {"samples": torch.zeros(2, 4, 8, 8), "batch_index": [0, 1]})
-    for i in range(2):
-        single = sample(unet, positive, negative, {"samples": torch.zeros(1, 4, 8, 8), "batch_index": [i]})
-        assert torch.allclose(batch[i : i + 1], single, atol=1e-3)
-
-
-def test_a_negative_prompt_of_clip_shares_the_call(adapter, encoders, unet):
-    rows = []
-
-    def count(apply, arguments):
-        rows.append(len(arguments["input"]))
-        return apply(arguments["input"], arguments["timestep"], **arguments["c"])
-
-    model = unet.clone()
-    model.set_model_unet_function_wrapper(count)
-    negative = [[torch.randn(1, 77, 2048), {"pooled_output": torch.randn(1, 1280)}]]
-    sample(model, encode(adapter, encoders["gemma3"], "a red cat"), negative)
-    assert rows == [2]
-
-
 @pytest.mark.parametrize("family", ["gemma3", "t5gemma"])
 def test_a_text_is_read_once(adapter, models, encoders, family, monkeypatch):
     encoder, calls = encoders[family], []

@@ -7,6 +7,7 @@ from ella_lmd.ella.adapter_checkpoint import adapter_config, adapter_state, text
 from ella_lmd.ella.checkpoint import describe
 from ella_lmd.ella.jina_adapter import JinaAdapter, JinaAdapterConfig
 from ella_lmd.ella.weights import weighted, weighted_rows
+from ella_lmd.tests.adapter_models import flat, fused
 
 SIZES = {"width": 32, "input_dim": 24, "positions": 16, "tokens": 12, "pooled": 20, "mlp": 64}
 
@@ -15,18 +16,6 @@ SIZES = {"width": 32, "input_dim": 24, "positions": 16, "tokens": 12, "pooled": 
 def state():
     module = LLMAdapter(AdapterConfig(**SIZES))
     return {k: torch.randn(v.shape) for k, v in module.state_dict().items()}
-
-
-def fused(state):
-    out = {k: v for k, v in state.items() if not any(f".{n}_proj." in k for n in "qkv")}
-    for key in (k for k in state if ".q_proj." in k):
-        parts = [state[key.replace(".q_proj.", f".{n}_proj.")] for n in "qkv"]
-        out[key.replace(".q_proj.", ".in_proj_")] = torch.cat(parts)
-    return out
-
-
-def flat(state):
-    return {k.replace("_attention.", "_").replace(".attn.", "."): v for k, v in state.items()}
 
 
 @pytest.mark.parametrize("naming", [dict, fused, flat])
