@@ -153,6 +153,7 @@ def _text_model(report: Report, path: Path) -> Any:
     report.fact(f"a text encoder for LLM adapters ({encoder.family}): {encoder.sizes}")
     _counted(report, getattr(encoder.clip.cond_stage_model, KEY).transformer.state_dict())
     report.test(f"sizes of {RELEASES[encoder.family]}", found == sizes, f"expected {sizes}")
+    report.fact(f"texts stand at the {'last' if encoder.pads_left else 'first'} of the adapter's positions")
     _ids(report, encoder)
     return encoder
 
@@ -200,28 +201,31 @@ def compare_adapter(report: Report, adapter: Any, encoder: Any) -> None:
     from ella_lmd.ella.adapter import LLMAdapter
 
     report.say(f"{adapter.name} with {encoder.name}, prompt {PROMPT!r}")
-    features = encoder.features(PROMPT, adapter.config.longest)
-    tokens, pooled = adapter(features)
+    longest = adapter.config.longest
+    end = longest if encoder.pads_left else 0
+    features = encoder.features(PROMPT, longest)
+    tokens, pooled = adapter(features, end)
     for what, x in (("features", features), ("tokens", tokens), ("pooled", pooled)):
         _numbers(report, what, x)
-    empty = adapter(encoder.features("", adapter.config.longest))
+    empty = adapter(encoder.features("", longest), end)
     report.fact(f"pooled of the prompt against the empty prompt: {_relative(pooled, empty[1]):.3f}")
     model, features = adapter.patcher.model, features.to(adapter.patcher.load_device, torch.float32)
-    length, rest = features.shape[1], max(0, adapter.config.longest - features.shape[1])
+    length, rest = features.shape[1], max(0, longest - features.shape[1])
     padded = torch.cat([features, features.new_ones(1, rest, features.shape[2])], dim=1)
     mask = (torch.arange(length + rest, device=features.device) < length)[None]
     with torch.no_grad():
-        difference = _relative(model(padded, mask)[1].cpu(), pooled.cpu())
+        plain = model(features)
+        difference = _relative(model(padded, mask)[1], plain[1])
         report.test(f"pads masked or left out, difference {difference:.1e}", difference < 1e-4, "must be next to 0")
         heads = [m for m in model.modules() if isinstance(getattr(m, "heads", None), int) and m.heads % 2 == 0]
         for m in heads:
             m.heads //= 2
-        halved = model(features)[0].cpu()
+        halved = model(features)[0]
         for m in heads:
             m.heads *= 2
-    report.fact(f"tokens with half the heads: {_relative(halved, tokens.cpu()):.2f} (random weights: 0.44)")
+    report.fact(f"tokens with half the heads: {_relative(halved, plain[0]):.2f} (random weights: 0.44)")
     if isinstance(model, LLMAdapter):
-        share = adapter.text_shares(features)[0][:, :PHRASE].sum(dim=1)
+        share = adapter.text_shares(features, end)[0][:, :PHRASE].sum(dim=1)
         report.fact(f"contrast of the first {PHRASE} words over the tokens: {_contrast(share)} (random weights: 0.025)")
 
 

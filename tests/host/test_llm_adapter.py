@@ -195,3 +195,28 @@ def test_files_are_listed_and_missed(models):
     assert "models" not in str(LLMAdapterLoader.validate_inputs("adapter.safetensors"))
     assert "llm_adapters" in LLMAdapterLoader.validate_inputs("nowhere.safetensors")
     assert "was not found" in LLMAdapterTextEncoderLoader.validate_inputs("nowhere")
+
+
+def test_a_text_stands_where_its_tokenizers_trainer_padded_from(adapter, models, encoders):
+    folder = models / "text_encoders" / "left"
+    adapter_models.write_encoder(folder, "t5gemma")
+    (folder / "tokenizer_config.json").write_text('{"padding_side": "left"}')
+    encoder = LLMAdapterTextEncoderLoader.execute("left").args[0]
+    features = encoder.features("a red cat", 64)
+    assert torch.equal(features, encoders["t5gemma"].features("a red cat", 64))
+    padded = torch.cat([torch.randn(1, 60, 32), features], dim=1)
+    with torch.no_grad():
+        wanted = adapter.patcher.model(padded, torch.arange(64)[None] >= 60)
+    [[tokens, extra]] = encode(adapter, encoder, "a red cat")
+    assert torch.allclose(tokens, wanted[0], atol=1e-4) and torch.allclose(extra["pooled_output"], wanted[1], atol=1e-4)
+    assert not torch.allclose(tokens, encode(adapter, encoders["t5gemma"], "a red cat")[0][0], atol=0.1)
+    neutral, heavy = (encode(adapter, encoder, f"a (red:{w}) cat", weights="(word:1.2)")[0][0] for w in (1.0, 3.0))
+    assert torch.equal(neutral, tokens) and not torch.allclose(heavy, tokens, atol=1e-3)
+    shares, _ = adapter.text_shares(features, 64)
+    assert shares.shape == (308, 4) and bool((shares > 0).all())
+    for text, side in (("{}", False), ('{"padding_side": "right"}', False), ("[]", False)):
+        (folder / "tokenizer_config.json").write_text(text)
+        assert LLMAdapterTextEncoderLoader.execute("left").args[0].pads_left is side
+    (folder / "tokenizer_config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"tokenizer_config\.json is damaged"):
+        LLMAdapterTextEncoderLoader.execute("left")

@@ -42,43 +42,58 @@ class HostedAdapter:
         patcher.add_patches(patches, strength)
         return HostedAdapter(patcher, self.name)
 
-    def __call__(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, features: torch.Tensor, end: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
         """Features (1, L, input_dim) -> tokens (1, T, width) and pooled (1, pooled), float32, where the host keeps
-        conditioning; T is the adapter's own number, or L. It computes in float32, as its authors' code does."""
+        conditioning; T is the adapter's own number, or L. It computes in float32, as its authors' code does.
+
+        The text stands at the first positions, or, with `end`, at the last ones before that position.
+        """
         comfy.model_management.load_models_gpu([self.patcher])
         with torch.no_grad():
-            tokens, pooled = self.patcher.model(self._here(features))
+            tokens, pooled = self.patcher.model(*self._placed(features, end))
         place = comfy.model_management.intermediate_device()
         return tokens.to(place), pooled.to(place)
 
     def weighted(
-        self, features: torch.Tensor, weights: torch.Tensor, empty: torch.Tensor, real: int
+        self, features: torch.Tensor, weights: torch.Tensor, empty: torch.Tensor, real: int, end: int = 0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """As `__call__`, with a weight for each row (1, L); `empty` are the features of the empty text, `real` rows of it,
         followed by pads up to L for an adapter whose tokens are rows of the text."""
         comfy.model_management.load_models_gpu([self.patcher])
-        model, features, weights, empty = self.patcher.model, *map(self._here, (features, weights, empty))
+        model, weights, (features, mask) = self.patcher.model, self._here(weights), self._placed(features, end)
         with torch.no_grad():
             if isinstance(model, LLMAdapter):
-                tokens, pooled, _ = weighted(model, features, weights, empty)
+                weights = torch.nn.functional.pad(weights, (features.shape[1] - weights.shape[1], 0), value=1.0)
+                empty, empty_mask = self._placed(empty, end)
+                tokens, pooled, _ = weighted(model, features, weights, empty, mask, empty_mask)
             else:
                 tokens, pooled = model(features)
+                empty = self._here(empty)
                 mask = (torch.arange(empty.shape[1], device=empty.device) < real)[None]
                 tokens = weighted_rows(tokens, weights, model(empty, mask)[0])
         place = comfy.model_management.intermediate_device()
         return tokens.to(place), pooled.to(place)
 
-    def text_shares(self, features: torch.Tensor) -> tuple[torch.Tensor, bool]:
+    def _placed(self, features: torch.Tensor, end: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The rows where the adapter computes, behind masked ones so that they end at `end`; no mask where none is due."""
+        features, first = self._here(features), max(0, end - features.shape[1])
+        if first == 0:
+            return features, None
+        mask = torch.arange(end, device=features.device) >= first
+        return torch.nn.functional.pad(features, (0, 0, first, 0)), mask[None]
+
+    def text_shares(self, features: torch.Tensor, end: int = 0) -> tuple[torch.Tensor, bool]:
         """Features (1, L, input_dim) -> how much of each token comes from each text row (T, L); is it an estimate?
 
         Where a token is a row of the text, each comes from its own.
         """
         comfy.model_management.load_models_gpu([self.patcher])
-        features = self._here(features)
+        rows = features.shape[1]
+        features, mask = self._placed(features, end)
         if not isinstance(self.patcher.model, LLMAdapter):
-            return torch.eye(features.shape[1], device=features.device), False
+            return torch.eye(rows, device=features.device), False
         with torch.no_grad():
-            return adapter_rollout(self.patcher.model, features)[0][0], True
+            return adapter_rollout(self.patcher.model, features, mask)[0][0][:, -rows:], True
 
     def _here(self, x: torch.Tensor) -> torch.Tensor:
         return x.to(self.patcher.load_device, torch.float32)
@@ -156,10 +171,11 @@ def encode(
     longest = min(limit or adapter.config.longest, adapter.config.longest)
     text, given = weights_of(encoder, text, longest, system) if weights else (text, None)
     features = encoder.features(text, longest, system)
+    end = longest if encoder.pads_left else 0
     if given is None:
-        tokens, pooled = adapter(features)
+        tokens, pooled = adapter(features, end)
     else:
         rows = features.shape[1] if isinstance(adapter.config, JinaAdapterConfig) else 0
         real = encoder.features("", longest, system).shape[1]
-        tokens, pooled = adapter.weighted(features, given, encoder.features("", longest, system, rows), real)
+        tokens, pooled = adapter.weighted(features, given, encoder.features("", longest, system, rows), real, end)
     return [[tokens, {"pooled_output": pooled}]]

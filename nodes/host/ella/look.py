@@ -154,7 +154,8 @@ def _of_adapter(
         except PhraseNotFound as error:
             missing = missing or error
             continue
-        shares, estimate = adapter.text_shares(encoder.features(plain_text, longest, system))
+        end = longest if encoder.pads_left else 0
+        shares, estimate = adapter.text_shares(encoder.features(plain_text, longest, system), end)
         most = rows_read(encoder.prompt(plain_text, system), longest)
         summed = _summed(shares, [[r for r in own if r < most] for own in rows])
         tokens = encode(adapter, encoder, text, system, weights=by_weight)[0][0]

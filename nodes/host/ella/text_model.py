@@ -24,7 +24,7 @@ from comfy.text_encoders import jina_clip_2, llama, sa3
 from ....ella.adapter_checkpoint import differences, text_model_config, text_model_state
 from .. import model_files
 from . import files
-from .tokenizers import load_tokenizer
+from .tokenizers import load_tokenizer, padding_side
 
 log = logging.getLogger(__name__)
 
@@ -99,9 +99,11 @@ class TextModel:
         tokenize: Callable[[str], list[int]],
         name: str,
         sizes: dict[str, Any] | None = None,
+        pads_left: bool = False,
     ):
         self.clip, self.family, self.width, self.tokenize, self.name = clip, family, width, tokenize, name
         self.sizes = sizes or {}  # under the names of a config.json
+        self.pads_left = pads_left  # as the adapter was trained: a text stands at the last positions, not the first
         self._features: OrderedDict[tuple[str, int, str, int], torch.Tensor] = OrderedDict()
 
     @property
@@ -173,8 +175,10 @@ def load_text_model(name: str) -> TextModel:
     except ValueError as error:
         raise ValueError(f"{paths[0]}: {error}") from None
     model_files.check_numbers(paths[0], state, state, REMEDY)
-    tokenize = load_tokenizer(os.path.dirname(paths[0]), embedded, family, config["vocab_size"])
-    return build_text_model(family, config, state, tokenize, name)
+    folder = os.path.dirname(paths[0])
+    tokenize = load_tokenizer(folder, embedded, family, config["vocab_size"])
+    pads_left = family == "t5gemma" and embedded is None and padding_side(folder) == "left"
+    return build_text_model(family, config, state, tokenize, name, pads_left)
 
 
 def _given_config(path: str, metadata: dict[str, str]) -> dict[str, Any]:
@@ -195,7 +199,12 @@ def _given_config(path: str, metadata: dict[str, str]) -> dict[str, Any]:
 
 
 def build_text_model(
-    family: str, config: dict[str, Any], state: dict[str, torch.Tensor], tokenize: Callable, name: str
+    family: str,
+    config: dict[str, Any],
+    state: dict[str, torch.Tensor],
+    tokenize: Callable,
+    name: str,
+    pads_left: bool = False,
 ) -> TextModel:
     """The text encoder with these weights, all of which are there; `name` is for messages."""
     stored = state[next(k for k in state if k.endswith(("embed_tokens.weight", "word_embeddings.weight")))].dtype
@@ -236,4 +245,4 @@ def build_text_model(
     clip = comfy.sd.CLIP(
         Target, parameters=comfy.utils.calculate_parameters(state), state_dict=[state], model_options={"dtype": stored}
     )
-    return TextModel(clip, family, config["hidden_size"], tokenize, name, config)
+    return TextModel(clip, family, config["hidden_size"], tokenize, name, config, pads_left)

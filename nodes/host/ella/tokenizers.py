@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -49,6 +50,23 @@ def load_tokenizer(folder: str, embedded: torch.Tensor | None, family: str, voca
         if len(ids) != 1 or ids[0] >= vocabulary:
             raise ValueError(_foreign(path, special, ids, vocabulary))
     return checked
+
+
+def padding_side(folder: str) -> str:
+    """Where the model's trainer put pads, "left" or "right", by tokenizer_config.json in the folder; "right" without one.
+
+    Raises ValueError for a damaged file.
+    """
+    path = os.path.join(folder, "tokenizer_config.json")
+    if not os.path.isfile(path):
+        return "right"
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error}). Get it again.") from None
+    side = found.get("padding_side") if isinstance(found, dict) else None
+    return "left" if side == "left" else "right"
 
 
 def _foreign(path: str, text: str, ids: list[int], vocabulary: int) -> str:
