@@ -125,10 +125,19 @@ def sd15_checkpoint() -> Path:
     config = Path(comfy.sd1_clip.__file__).with_name("sd1_clip_config.json")
     clip = comfy.sd1_clip.SDClipModel(device="meta", dtype=torch.float32, textmodel_json_config=str(config))
     state |= fill(clip.transformer, "cond_stage_model.transformer.")
+    return _write(path, state | _vae_state())
+
+
+def _vae_state() -> dict[str, torch.Tensor]:
     with torch.device("meta"):
         vae = comfy.taesd.taesd.TAESD()
-    state |= fill(vae, "first_stage_model.")
-    return _write(path, state)
+    return fill(vae, "first_stage_model.")
+
+
+def sdxl_checkpoint() -> Path:
+    """A checkpoint of SDXL's layout without text encoders, for graphs that use none; built once."""
+    path = folder() / f"test-sdxl-v{VERSION}.safetensors"
+    return path if path.exists() else _write(path, unet_state(SDXL) | _vae_state())
 
 
 def refiner_clip() -> object:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ella_lmd.tests import ella_models
+from ella_lmd.tests import adapter_models, ella_models
 from ella_lmd.tools import comfy_server
 from ella_lmd.tools.workflows import graph as graphs
 from ella_lmd.tools.workflows import make_ella_workflows as ours
@@ -37,6 +37,7 @@ net = comfy.cldm.cldm.ControlNet(
     **config, hint_channels=3, device="meta", dtype=torch.float32, operations=comfy.ops.disable_weight_init
 )
 save_file(models.fill(net, "control_model."), control)
+print(models.sdxl_checkpoint())
 print(models.sd15_checkpoint())
 """
 
@@ -49,7 +50,7 @@ def small_models(folder: Path) -> dict[str, Path]:
         capture_output=True, text=True,
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
-    checkpoint = Path(made.stdout.strip().splitlines()[-1])
+    sdxl, checkpoint = map(Path, made.stdout.strip().splitlines()[-2:])
     name = "lora_unet_mid_block_attentions_0_proj_in"
     up, down = torch.ones(320, 1) * 0.1, torch.ones(1, 320)
     save_file({f"{name}.lora_up.weight": up, f"{name}.lora_down.weight": down}, lora)
@@ -59,6 +60,11 @@ def small_models(folder: Path) -> dict[str, Path]:
     for encoder in ENCODERS:
         ella_models.write(folder, ours.ELLA, encoder)
         models[f"ella_encoder/{encoder}"] = folder / "ella_encoder" / encoder
+    adapter_models.write_adapter(folder / "adapter.safetensors")
+    adapter_models.write_encoder(folder / ours.GEMMA, "gemma3")
+    models[f"checkpoints/{ours.SDXL}"] = sdxl
+    models[f"llm_adapters/{ours.ADAPTER}"] = folder / "adapter.safetensors"
+    models[f"text_encoders/{ours.GEMMA}"] = folder / ours.GEMMA
     return models | {f"ella/{ours.ELLA}": folder / "ella" / ours.ELLA}
 
 

@@ -22,6 +22,10 @@ SCENE_IN_DETAIL = (
     "looks to the right. on the right a fluffy blue dog lies in the short grass. behind them a row of old trees stands "
     "in golden light."
 )
+SDXL = "sd_xl_base_1.0.safetensors"
+SDXL_URL = "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/" + SDXL
+ADAPTER = "rouweiGemma_g31b27k.safetensors"
+GEMMA = "gemma-3-1b-it"
 FILES = (
     f"Needs **models/checkpoints/{CHECKPOINT}** (or any SD1.5 checkpoint), **models/ella/{ELLA}**, and the encoder of "
     f"FLAN-T5-XL, a folder or one file, in **models/ella_encoder**."
@@ -154,12 +158,46 @@ def with_layout(info: dict) -> Builder:
     )
 
 
+def with_adapter(info: dict) -> Builder:
+    b = Builder(info)
+    loader = b.add("CheckpointLoaderSimple", (20, 40), (340, 100), ckpt_name=SDXL)
+    loader["properties"]["models"] = [{"name": SDXL, "url": SDXL_URL, "directory": "checkpoints"}]
+    adapter = b.add("LLMAdapterLoader", (20, 250), (340, 80), adapter_name=ADAPTER)
+    encoder = b.add("LLMAdapterTextEncoderLoader", (20, 390), (340, 80), encoder_name=GEMMA)
+
+    def encode(text: str, y: int, title: str) -> tuple:
+        sources = {"adapter": (adapter, 0), "text_encoder": (encoder, 0)}
+        return b.add("LLMAdapterEncode", (420, y), (400, 330), title, text=text, **sources), 0
+
+    positive = encode(PROMPT, 40, "Prompt")
+    negative = encode("worst quality, low quality, watermark", 430, "Negative prompt")
+    latent = b.add("EmptyLatentImage", (880, 370), (320, 110), width=1024, height=1024)
+    sampler = b.add(
+        "KSampler", (880, 40), (320, 270), model=(loader, 0), positive=positive, negative=negative,
+        latent_image=(latent, 0), seed=1001, steps=28, cfg=5.0, sampler_name="euler", scheduler="normal",
+    )  # fmt: skip
+    decoded = b.add("VAEDecode", (1260, 40), (210, 60), samples=(sampler, 0), vae=(loader, 2))
+    b.add("SaveImage", (1260, 160), (440, 480), images=(decoded, 0), filename_prefix="LLM_adapter")
+    b.note(
+        "## ELLA's idea for SDXL: a language model reads the prompt\n"
+        "**LLM Adapter Encode** reads sentences and tags with a small language model; an adapter turns what it "
+        "understood into conditioning for SDXL, pooled vector included. CLIP is not used, and nothing depends on the "
+        "timestep. LoRAs, ControlNets and areas work as always.\n\n"
+        f"Needs **models/checkpoints/{SDXL}** (or any SDXL checkpoint: RouWei-Gemma was trained with models of the RouWei "
+        f"and Illustrious kind), **models/llm_adapters/{ADAPTER}**, and **models/text_encoders/{GEMMA}**, a folder with "
+        "Gemma-3-1b's weights and its tokenizer. For RouWei-T5Gemma choose its adapter and T5Gemma-2b's encoder.",
+        (20, 540), (340, 420), "How this works",
+    )  # fmt: skip
+    return b
+
+
 GRAPHS = {
     "ELLA Text to Image": text_to_image,
     "ELLA with LoRA and Trigger Words": with_lora,
     "ELLA Positive Only with ControlNet": with_controlnet,
     "ELLA Image to Image": image_to_image,
     "ELLA with LMD": with_layout,
+    "SDXL with an LLM Adapter": with_adapter,
 }
 
 

@@ -196,7 +196,9 @@ DRAWN = {
     "ELLA with LoRA and Trigger Words": "ELLA + LoRA and its trigger words",
     "ELLA Positive Only with ControlNet": "ELLA + ControlNet",
     "ELLA with LMD": "layout + long prompt + ELLA",
+    "SDXL with an LLM Adapter": "SDXL + a language model",
 }
+ENCODES = ("ELLAEncode", "LLMAdapterEncode")
 EDITOR = "LMD Layout Editor"
 CHANGE = "remove the triangle, add a blue star on the right"
 REPLY = """Objects: [('a yellow moon', [14, 10, 44, 44]), ('a green ring', [70, 74, 44, 44])]
@@ -354,7 +356,7 @@ def photographs(titles: list[str]) -> None:
                     told(title, corrected(*photos.edited(front)))
                     continue
                 front.load(title)
-                text = next(n["widgets_values"][0] for n in graph["nodes"] if n["type"] == "ELLAEncode")
+                text = next(n["widgets_values"][0] for n in graph["nodes"] if n["type"] in ENCODES)
                 told(title, described(photos.photograph(front), text, DRAWN[title]))
 
 

@@ -42,8 +42,10 @@ def stand_ins(base: Path, workflow: dict) -> None:
         first = (node.get("widgets_values") or [""])[0]
         if node["type"] == "ELLATextEncoderLoader":
             files += [f"ella_encoder/{first}/{file}" for file in ("config.json", "model.safetensors")]
-        if node["type"] == "LoraLoader":
-            files.append(f"loras/{first}")
+        if node["type"] == "LLMAdapterTextEncoderLoader":
+            files += [f"text_encoders/{first}/{file}" for file in ("config.json", "model.safetensors")]
+        for kind, directory in (("LoraLoader", "loras"), ("LLMAdapterLoader", "llm_adapters")):
+            files += [f"{directory}/{first}"] if node["type"] == kind else []
     for file in files:
         path = base / "models" / file
         path.parent.mkdir(parents=True, exist_ok=True)
