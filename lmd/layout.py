@@ -102,7 +102,8 @@ class Layout:
     """What stage 1 gives to stage 2 (socket type LMD_LAYOUT).
 
     `width` and `height` are the canvas in pixels, multiples of 8. Boxes are fractions of it, so the same layout can be
-    put on another canvas with `on_canvas`. `prompt` is the user's own caption.
+    put on another canvas with `on_canvas`. `prompt` is the user's own caption. Where boxes overlap, the smaller one is in
+    front, as published; with `ordered` the later one.
     """
 
     width: int
@@ -111,6 +112,7 @@ class Layout:
     background: str = ""
     negative: str = ""
     prompt: str = ""
+    ordered: bool = False
     notes: tuple[str, ...] = field(default=(), compare=False)  # what the planner could not do or had to repair
 
     def __post_init__(self) -> None:
@@ -128,6 +130,11 @@ class Layout:
         for name in ("background", "negative", "prompt"):
             object.__setattr__(self, name, readable(getattr(self, name)))
 
+    def back_to_front(self) -> list[int]:
+        """The objects' indices, the one in front last; of equally large ones the later is in front."""
+        indices = range(len(self.objects))
+        return list(indices) if self.ordered else sorted(indices, key=lambda i: -self.objects[i].box.area)
+
     def on_canvas(self, width: int, height: int) -> Layout:
         """The same layout on a canvas of another size in pixels."""
         return replace(self, width=width, height=height)
@@ -140,6 +147,7 @@ class Layout:
             "objects": [_object_json(o) for o in self.objects],
             "background": self.background,
             "negative": self.negative,
+            **({"ordered": True} if self.ordered else {}),
         }
 
     @classmethod
@@ -165,7 +173,10 @@ class Layout:
                     f'object {i} must be {{"phrase": text, "box": [x, y, w, h] in 0..1}}, got {repr(item)[:200]}: {error}'
                 ) from None
         background, negative = (within(f'"{k}"', str(data.get(k) or ""), MAX_TEXT) for k in ("background", "negative"))
-        return cls(width, height, tuple(objects), background, negative, str(data.get("prompt") or ""))
+        prompt, ordered = str(data.get("prompt") or ""), data.get("ordered", False)
+        if not isinstance(ordered, bool):
+            raise ValueError(f'"ordered" must be true or false, got {repr(ordered)[:80]}')
+        return cls(width, height, tuple(objects), background, negative, prompt, ordered)
 
     def to_bounding_boxes(self) -> list[list[dict]]:
         """ComfyUI's BOUNDING_BOX: one frame of pixel boxes on the canvas, the phrase as label and in the metadata.

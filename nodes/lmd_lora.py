@@ -23,7 +23,7 @@ class LayoutLoRA(io.ComfyNode):
             search_aliases=["regional LoRA", "masked LoRA", "LoRA per character", "two characters"],
             inputs=[
                 io.Model.Input("model", tooltip="SD1.x, SD2.x or SDXL."),
-                LayoutType.Input("layout", tooltip="Phrases and boxes. Where boxes overlap, the later one is in front."),
+                LayoutType.Input("layout", tooltip="Phrases and boxes. Where boxes overlap, the smaller one is in front."),
                 io.String.Input("object", default="1",
                                 tooltip="Whose LoRA it is: a phrase of the layout, or the object's number, from 1."),
                 io.Combo.Input("lora_name", options=lora_files(),
@@ -48,7 +48,7 @@ class LayoutLoRA(io.ComfyNode):
             return io.NodeOutput(model)
         words = words_of(clip, layout, prompt, numbers, lora_name)
         lora = MaskedLora(lora_name, deltas, region_of(layout, numbers), words)
-        return io.NodeOutput(patched(model, lora, (layout.width, layout.height)))
+        return io.NodeOutput(patched(model, [lora], (layout.width, layout.height)))
 
 
 NODES = [LayoutLoRA]

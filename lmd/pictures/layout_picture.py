@@ -36,7 +36,7 @@ def draw(layout: Layout):
     for i in range(1, 8):
         pen.line([(width * i / 8, 0), (width * i / 8, height)], fill=_GRID)
         pen.line([(0, height * i / 8), (width, height * i / 8)], fill=_GRID)
-    order = sorted(range(len(layout.objects)), key=lambda i: -layout.objects[i].box.area)
+    order = layout.back_to_front()
     line = max(3, round(min(width, height) / 170))
     frames = {}
     for i in order:

@@ -132,8 +132,10 @@ class Placed:
     mask: Tensor
 
 
-def compose(background: Tensor, objects: Sequence[Placed], paste_box: bool = True) -> tuple[Tensor, Tensor]:
-    """Paste the objects, largest first, over the background's initial latent.
+def compose(
+    background: Tensor, objects: Sequence[Placed], paste_box: bool = True, order: Sequence[int] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Paste the objects, largest first or in the `order` of these indices, over the background's initial latent.
 
     The initial latents of all grown boxes go in first (`paste_box`), then every object's mask at every step.
     background [C, h, w]. Returns the composed latents [steps + 1, C, h, w], zero where nothing is known beyond step 0,
@@ -143,8 +145,9 @@ def compose(background: Tensor, objects: Sequence[Placed], paste_box: bool = Tru
     composed = background.new_zeros(steps, *background.shape)
     composed[0] = background
     owner = torch.zeros(background.shape[-2:], dtype=torch.long, device=background.device)
-    by_area = sorted(range(len(objects)), key=lambda i: -int(objects[i].mask.sum()))
-    seen = [i for i in by_area if objects[i].mask.any()]
+    if order is None:
+        order = sorted(range(len(objects)), key=lambda i: -int(objects[i].mask.sum()))
+    seen = [i for i in order if objects[i].mask.any()]
     for i in seen if paste_box else ():
         composed[0] = torch.where(grown_box_mask(objects[i].mask), objects[i].latents[0], composed[0])
     for i in seen:

@@ -159,6 +159,8 @@ def compose_runs(objects: ObjectRuns) -> Composition:
     batch = objects.settings.batch
     steps = objects.exact_steps
     noises, latents, frozen = [], [], []
+    by_list = sorted(range(len(objects.runs)), key=lambda i: objects.runs[i].item.number)
+    order = by_list if objects.layout.ordered else None
     kept = torch.tensor([i for i, run in enumerate(objects.runs, 1) if run.item.settings.frozen], dtype=torch.long)
     shifted: list[dict[str, list[Tensor]]] = [{k: [] for k in r.attention} for r in objects.runs]
     for b in range(batch):
@@ -172,7 +174,7 @@ def compose_runs(objects: ObjectRuns) -> Composition:
             placed.append(compose.Placed(compose.shift(own, dx, dy), compose.shift(run.mask[b], dx, dy)))
             for name, attention in run.attention.items():
                 shifted[i][name].append(compose.shift(attention[:steps, b], dx, dy))
-        composed, owner = compose.compose(objects.noise[b], placed)
+        composed, owner = compose.compose(objects.noise[b], placed, order=order)
         noises.append(composed[0])
         latents.append(composed)
         frozen.append(torch.isin(owner, kept))

@@ -18,7 +18,7 @@ class Region:
     boxes: tuple[tuple[Box, bool], ...]
 
     def cells(self, height: int, width: int) -> Tensor:
-        """The region on a grid of cells, boolean [h, w]; where boxes overlap, the cell is the later one's."""
+        """The region on a grid of cells, boolean [h, w]; where boxes overlap, the cell is the front one's."""
         mask = torch.zeros(height, width, dtype=torch.bool)
         for box, own in self.boxes:
             mask[rasterised(box, height, width)] = own
@@ -27,7 +27,7 @@ class Region:
 
 def region_of(layout: Layout, numbers: tuple[int, ...]) -> Region:
     """The region of the objects with these numbers (from 1, in the layout's order)."""
-    return Region(tuple((o.box, i in numbers) for i, o in enumerate(layout.objects, 1)))
+    return Region(tuple((layout.objects[i].box, i + 1 in numbers) for i in layout.back_to_front()))
 
 
 def numbers_of(layout: Layout, text: str) -> tuple[int, ...]:

@@ -137,6 +137,25 @@ def test_boxes_are_moved_resized_added_renamed_duplicated_and_deleted_by_mouse_a
     assert front.faults() == []
 
 
+def test_a_locked_box_stays_and_the_order_is_a_button(editor, front):
+    editor.click(*middle(CIRCLE))
+    editor.button("Lock")
+    assert editor.edits()["layout"]["objects"][0]["locked"] is True
+    editor.drag(middle(CIRCLE), (middle(CIRCLE)[0] + 0.2, middle(CIRCLE)[1]))
+    front.page.press("ArrowUp", "Delete")
+    assert editor.objects()["a red circle"] == CIRCLE and editor.names() == ["a red circle", "a blue star"]
+    editor.button("In front")
+    assert editor.layout()["ordered"] is True
+    front.shot("editor - locked", editor.frame())
+    assert given(front)["layout"].get("ordered") is None, "what arrived is as it was"
+    editor.button("In front")
+    front.page.press("l", "ArrowUp")
+    edited = editor.edits()["layout"]
+    assert "ordered" not in edited and "locked" not in edited["objects"][0]
+    assert editor.objects()["a red circle"][1] == pytest.approx(CIRCLE[1] - 8 / 128, abs=1e-5)
+    assert front.faults() == []
+
+
 def test_the_cursor_shows_what_a_drag_would_do(editor, front):
     assert editor.cursor(0.55, 0.1) == "crosshair"
     assert editor.cursor(*middle(CIRCLE)) == "move"

@@ -24,6 +24,35 @@ test("what an object has of its own is kept as it came", () => {
   assert.deepEqual(changed.objects.map((o) => o.settings), [undefined, settings, settings]);
 });
 
+test("the order and the locks are kept, and an unordered layout is written as ever", () => {
+  const mine = s.lock(s.order(two, true), 1, true);
+  assert.equal(mine.ordered, true);
+  assert.deepEqual(mine.objects.map((o) => o.locked), [undefined, true]);
+  assert.deepEqual(s.read(s.write("abc", mine)).layout, mine);
+  assert.deepEqual(s.lock(s.order(mine, false), 1, false), two);
+  assert.equal(s.duplicate(mine, 1).objects[2].locked, undefined, "a copy can be moved");
+});
+
+test("the later box is in front where the layout says so", () => {
+  const mine = layout([0.1, 0.1, 0.2, 0.2], [0, 0, 1, 1], [0.1, 0.1, 0.3, 0.3]);
+  assert.deepEqual(s.drawingOrder(mine.objects), [1, 2, 0]);
+  assert.deepEqual(s.drawingOrder(mine.objects, true), [0, 1, 2]);
+  assert.deepEqual(s.boxesAt(mine.objects, 0.2, 0.2), [0, 2, 1]);
+  assert.deepEqual(s.boxesAt(mine.objects, 0.2, 0.2, -1, true), [2, 1, 0]);
+});
+
+test("an object's settings are told in a few words", () => {
+  assert.equal(s.glance({ phrase: "a cat" }), "");
+  const settings = {
+    loras: [{ file: "people/hero.safetensors", strength: 0.8, clip_strength: 1 }, { file: "ink.v2.pt" }],
+    words: "sks", negative: "beard", guidance: 0.5, end: 0.5, seed: 0, frozen: false, conditioning: "abc",
+  };
+  assert.equal(
+    s.glance({ settings }),
+    "hero 0.8 · ink.v2 1 · + sks · − beard · guidance × 0.5 · guided 0 % – 50 % · seed 0 · not frozen · own conditioning",
+  );
+});
+
 test("text that is no layout is refused", () => {
   const bad = ["{", "3", "[]", "{}", '{"layout":{}}', '{"layout":{"objects":[{"phrase":"","box":[0,0,1,1]}]}}'];
   bad.push('{"layout":{"objects":[{"phrase":"a","box":[0,0,0,1]}]}}', '{"layout":{"canvas":[500,512],"objects":[]}}');

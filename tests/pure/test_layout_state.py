@@ -19,4 +19,4 @@ def test_the_editors_state_functions():
     file = Path(__file__).with_name("layout_state.test.mjs")
     ran = subprocess.run([node, "--test", str(file)], capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-2000:]
-    assert "# pass 14" in ran.stdout and "# fail 0" in ran.stdout
+    assert "# pass 17" in ran.stdout and "# fail 0" in ran.stdout

@@ -4,10 +4,13 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 from ella_lmd.lmd.convert import user_edits
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
 from ella_lmd.lmd.object_settings import Attached, ObjectLora, ObjectSettings
 from ella_lmd.lmd.prompts import object_prompts, overall_prompt
+from ella_lmd.lmd.sampling import compose
+from ella_lmd.lmd.sampling.regions import region_of
 
 OWN = ObjectSettings(
     (ObjectLora("hero.safetensors", 0.8, 0.0), ObjectLora("ink.safetensors")),
@@ -87,3 +90,30 @@ def test_words_follow_their_phrase_in_both_prompts():
     assert [overall.prompt[slice(*g.span)] for g in overall.groups] == ["a cat", "a knight"]
     two = replace(LAYOUT, objects=(*LAYOUT.objects, LayoutObject("a knight", Box(0, 0, 1, 1), OWN)))
     assert overall_prompt(two).prompt == "a hall with a cat, two knights, sks, with a hat"
+
+
+def test_the_smaller_box_is_in_front_or_the_later_one():
+    objects = tuple(LayoutObject(f"thing {i}", b) for i, b in
+                    enumerate((Box(0.25, 0.25, 0.5, 0.5), Box(0, 0, 1, 1), Box(0.25, 0.25, 0.5, 0.5))))  # fmt: skip
+    layout = Layout(64, 64, objects)
+    assert layout.back_to_front() == [1, 0, 2] and "ordered" not in layout.to_json()
+    by_list = Layout.from_json({**layout.to_json(), "ordered": True})
+    assert by_list.ordered and by_list.back_to_front() == [0, 1, 2] and by_list.to_json()["ordered"] is True
+    for where, owned in ((layout, [0, 48, 16]), (by_list, [0, 48, 16])):
+        cells = [region_of(where, (i,)).cells(8, 8) for i in (1, 2, 3)]
+        assert [int(c.sum()) for c in cells] == owned and int(sum(c.int() for c in cells).max()) == 1
+    small_first = replace(layout, objects=objects[:2])
+    assert [int(region_of(small_first, (i,)).cells(8, 8).sum()) for i in (1, 2)] == [16, 48]
+    hidden = replace(small_first, ordered=True)
+    assert [int(region_of(hidden, (i,)).cells(8, 8).sum()) for i in (1, 2)] == [0, 64]
+    with pytest.raises(ValueError, match='"ordered" must be true or false'):
+        Layout.from_json({**layout.to_json(), "ordered": 1})
+
+
+def test_the_composition_pastes_in_the_lists_order_where_the_layout_says_so():
+    latents = [torch.full((2, 1, 4, 4), float(i)) for i in (1, 2)]
+    large, small = torch.ones(4, 4, dtype=torch.bool), torch.zeros(4, 4, dtype=torch.bool)
+    small[:2, :2] = True
+    placed = [compose.Placed(latents[0], small), compose.Placed(latents[1], large)]
+    assert compose.compose(torch.zeros(1, 4, 4), placed)[1][0, 0] == 1
+    assert (compose.compose(torch.zeros(1, 4, 4), placed, order=[0, 1])[1] == 2).all()

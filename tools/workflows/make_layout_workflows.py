@@ -151,7 +151,60 @@ def interop(info: dict) -> Builder:
     return b
 
 
-GRAPHS = {"LMD Look Inside": look_inside, "Layout Interop": interop}
+CHARACTERS = "A realistic photo of a desert with a blue circle on the left and a green circle on the right"
+
+
+def two_characters(info: dict) -> Builder:
+    b = Builder(info)
+    loader = b.add("LMDDemoModel", (20, 40), (320, 80))
+    planner = b.add("LLMLayoutPlanner", (20, 180), (400, 480), prompt=CHARACTERS, width=128, height=128)
+    first = b.add(
+        "LMDObjectSettings", (480, 40), (340, 440), "The first character", layout=(planner, "layout"),
+        object="a blue circle", lora_name="lmd_demo_band.safetensors",
+    )  # fmt: skip
+    second = b.add(
+        "LMDObjectSettings", (480, 580), (340, 440), "The second character", layout=(first, "layout"),
+        object="a green circle", lora_name="lmd_demo_pink.safetensors",
+    )  # fmt: skip
+    objects = b.add(
+        "BoxGroundedSampler", (880, 40), (320, 320), model=(loader, 0), clip=(loader, 1), layout=(second, "layout"),
+        seed=1, steps=20,
+    )  # fmt: skip
+    composer = b.add(
+        "LatentComposer", (1260, 40), (320, 260), model=(loader, 0), clip=(loader, 1), objects=(objects, "objects")
+    )
+    decoded = b.add("VAEDecode", (1260, 420), (320, 60), samples=(composer, "latent"), vae=(loader, 2))
+    b.add("SaveImage", (1640, 40), (380, 420), "Each its own LoRA", images=(decoded, 0), filename_prefix="two/image")
+    alone = b.add("LMDObjectImages", (880, 580), (320, 100), objects=(objects, "objects"), vae=(loader, 2))
+    b.add("SaveImage", (880, 780), (320, 340), "Each object alone", images=(alone, 0), filename_prefix="two/object")
+    both = loader, 0
+    for y, mark in ((580, "band"), (720, "pink")):
+        name = f"lmd_demo_{mark}.safetensors"
+        both = b.add("LoraLoaderModelOnly", (1260, y), (320, 90), model=both, lora_name=name), 0
+    texts = [
+        b.add("CLIPTextEncode", (1260, y), (320, 110), clip=(loader, 1), text=(planner, output))
+        for y, output in ((860, "overall_prompt"), (1020, "negative_prompt"))
+    ]
+    empty = b.add("EmptyLatentImage", (1260, 1180), (320, 110), width=128, height=128)
+    sampler = b.add(
+        "KSampler", (1640, 580), (320, 270), model=both, positive=(texts[0], 0), negative=(texts[1], 0),
+        latent_image=(empty, 0), seed=1, steps=20, cfg=7.5, sampler_name="ddim", scheduler="ddim_uniform",
+    )  # fmt: skip
+    plain = b.add("VAEDecode", (1640, 960), (320, 60), samples=(sampler, 0), vae=(loader, 2))
+    b.add("SaveImage", (2080, 580), (380, 420), "Both LoRAs everywhere", images=(plain, 0), filename_prefix="two/plain")
+    b.note(
+        "## Two characters, two LoRAs, one picture\n"
+        "Each **LMD Object Settings** gives one object of the layout a LoRA. The first stage draws each object alone with "
+        "its own LoRA; **Latent Composer** keeps each in its object's box, in one pass. Nothing bleeds.\n\n"
+        "Below, for comparison: both LoRAs loaded with *Load LoRA*, as usual.\n\n"
+        "The demo model's two LoRAs come with it: one gives circles a white band, one makes them pink. With your own "
+        "checkpoint, set the canvas to its size and write each LoRA's trigger words into **words**.",
+        (20, 820), (400, 360), "How this works",
+    )  # fmt: skip
+    return b
+
+
+GRAPHS = {"LMD Look Inside": look_inside, "Layout Interop": interop, "Two Characters with Two LoRAs": two_characters}
 
 
 def main() -> int:

@@ -109,6 +109,15 @@ def demo(shown: Shown) -> Card:
     return card
 
 
+def characters(shown: Shown) -> Card:
+    card = Card()
+    card.text(quoted(shown.sentence), (0, 0, SIDE, BAR))
+    pair(card, shown, result=shown.pictures["Each its own LoRA"][0])
+    alone = [(picture, f"LoRA {i} alone") for i, (picture, _) in enumerate(shown.alone(), 1)]
+    row(card, [*alone, (shown.pictures["Both LoRAs everywhere"][0], "both loaded")])
+    return card
+
+
 def guided(shown: Shown) -> Card:
     card = Card()
     card.text(quoted(shown.sentence), (0, 0, SIDE, BAR))
@@ -208,6 +217,7 @@ RECIPES = {
     "LMD Demo": Recipe(demo),
     "LMD Look Inside": Recipe(looked),
     "Layout Interop": Recipe(spoken),
+    "Two Characters with Two LoRAs": Recipe(characters),
     "LMD Text to Image": Recipe(with_objects, f"{SCENE}scene with three orange triangles"),
     "LMD with a Pasted LLM Reply": Recipe(
         answered, f"{SCENE}night scene with a yellow moon above a green ring",

@@ -1,7 +1,8 @@
 // The layout editor's state without any page: reading and writing the edits, moving boxes, snapping, hits, labels, undo.
 //
-// A layout is { prompt, canvas: [width, height], objects: [{ phrase, box: [x, y, w, h], settings? }], background,
-// negative } with boxes in fractions of the canvas; `settings` are kept as they come. Functions return new layouts and leave their arguments alone.
+// A layout is { prompt, canvas: [width, height], objects: [{ phrase, box: [x, y, w, h], settings?, locked? }], background,
+// negative, ordered? } with boxes in fractions of the canvas; `settings` are kept as they come. Where boxes overlap, the
+// smaller one is in front, if `ordered` the later one. A locked box is not moved, and only the editor knows. Functions return new layouts and leave their arguments alone.
 
 import { CANVAS_MULTIPLE, LEAST_CANVAS, MAX_COORDINATE, MAX_EDITS, MAX_OBJECTS, MAX_PHRASE, MAX_TEXT, MOST_CANVAS } from "./limits.mjs";
 
@@ -42,7 +43,7 @@ export function read(text) {
     if (!good) throw new Error(`object ${i}: "box" must be [x, y, w, h] in fractions, w and h above 0`);
     if (typeof o.phrase !== "string" || !o.phrase.trim()) throw new Error(`object ${i} needs a "phrase"`);
     if (o.phrase.length > MAX_PHRASE) throw new Error(`object ${i} has a phrase of ${o.phrase.length} characters, at most ${MAX_PHRASE} are read`);
-    return own({ phrase: o.phrase, box: [...o.box] }, o.settings);
+    return own({ phrase: o.phrase, box: [...o.box] }, o);
   });
   const text_ = (key) => {
     const value = String(layout[key] ?? "");
@@ -51,16 +52,24 @@ export function read(text) {
   };
   return {
     upstream: bare ? undefined : data.upstream ?? undefined,
-    layout: { prompt: text_("prompt"), canvas: [...canvas], objects, background: text_("background"), negative: text_("negative") },
+    layout: {
+      prompt: text_("prompt"), canvas: [...canvas], objects, background: text_("background"), negative: text_("negative"),
+      ...(layout.ordered === true ? { ordered: true } : {}),
+    },
   };
 }
 
-const own = (object, settings) => (settings && Object.keys(settings).length ? { ...object, settings } : object);
+/** `object` with the settings and the lock of `from`, where it has any. */
+const own = (object, { settings, locked } = {}) => ({
+  ...object,
+  ...(settings && Object.keys(settings).length ? { settings } : {}),
+  ...(locked === true ? { locked } : {}),
+});
 
 /** The text of edits; `upstream` is the fingerprint of the edited layout, undefined for edits that always win. */
 export function write(upstream, layout) {
   const rounded = (box) => box.map((v) => Math.round(v * 1e6) / 1e6);
-  const objects = layout.objects.map(({ phrase, box, settings }) => own({ phrase, box: rounded(box) }, settings));
+  const objects = layout.objects.map((o) => own({ phrase: o.phrase, box: rounded(o.box) }, o));
   return JSON.stringify({ ...(upstream === undefined ? {} : { upstream }), layout: { ...layout, objects } });
 }
 
@@ -97,15 +106,42 @@ export const rename = (layout, i, phrase) =>
 export const remove = (layout, i) => withObjects(layout, layout.objects.filter((_, j) => j !== i));
 
 /** Adds an object at the end of the list; a full layout stays as it is. */
-export function add(layout, phrase, box, settings) {
-  return layout.objects.length < MAX_OBJECTS ? withObjects(layout, [...layout.objects, own({ phrase, box }, settings)]) : layout;
+export function add(layout, phrase, box, from) {
+  return layout.objects.length < MAX_OBJECTS ? withObjects(layout, [...layout.objects, own({ phrase, box }, from)]) : layout;
 }
 
 /** A copy of object `i`, a little to the lower right where there is room. */
 export function duplicate(layout, i) {
   const { phrase, box, settings } = layout.objects[i];
   const [gx, gy] = grid(layout.canvas);
-  return add(layout, phrase, inside([box[0] + 4 * gx, box[1] + 4 * gy, box[2], box[3]]), settings);
+  return add(layout, phrase, inside([box[0] + 4 * gx, box[1] + 4 * gy, box[2], box[3]]), { settings });
+}
+
+/** Locks or unlocks object `i`. */
+export const lock = (layout, i, locked) => withObjects(layout, layout.objects.map((o, j) => (j === i ? own({ phrase: o.phrase, box: o.box }, { ...o, locked }) : o)));
+
+/** Puts the later box of the list in front, or again the smaller one. */
+export function order(layout, ordered) {
+  const { ordered: _, ...rest } = layout;
+  return ordered ? { ...rest, ordered } : rest;
+}
+
+/** What an object has of its own in a few words, "" for nothing. */
+export function glance({ settings = {} }) {
+  const { loras = [], words, negative, guidance, start, end, seed, frozen, conditioning, reference } = settings;
+  const name = (file) => String(file).replace(/^.*[\\/]/, "").replace(/\.[^.]*$/, "");
+  const percent = (v) => `${Math.round(v * 100)} %`;
+  return [
+    ...loras.map((l) => `${name(l.file)} ${l.strength ?? 1}`),
+    words && `+ ${words}`,
+    negative && `− ${negative}`,
+    guidance !== undefined && `guidance × ${guidance}`,
+    (start !== undefined || end !== undefined) && `guided ${percent(start ?? 0)} – ${percent(end ?? 1)}`,
+    typeof seed === "number" && `seed ${seed}`,
+    frozen === false && "not frozen",
+    conditioning && "own conditioning",
+    reference && "reference",
+  ].filter(Boolean).join(" · ");
 }
 
 /** Moves object `i` to place `to` of the list. */
@@ -181,8 +217,9 @@ export function snapped(box, start, mode, others, canvas, near) {
 
 const area = ({ box }) => box[2] * box[3];
 
-/** Indices from the largest box to the smallest, the order of drawing; equal ones by their place in the list. */
-export const drawingOrder = (objects) => objects.map((_, i) => i).sort((a, b) => area(objects[b]) - area(objects[a]) || a - b);
+/** Indices from back to front: the largest box first, equal ones by their place in the list; if `ordered` all by that. */
+export const drawingOrder = (objects, ordered = false) =>
+  objects.map((_, i) => i).sort((a, b) => (ordered ? 0 : area(objects[b]) - area(objects[a])) || a - b);
 
 /** The edges of `box` near the point, as "nw" or "e", or "" for none. `near` reaches outwards and a little inwards. */
 export function edgesAt([x, y, w, h], px, py, near) {
@@ -197,8 +234,8 @@ export function edgesAt([x, y, w, h], px, py, near) {
 const contains = ([x, y, w, h], px, py) => px >= x && px <= x + w && py >= y && py <= y + h;
 
 /** All boxes under a point, the front one first; the selected one is in front. */
-export function boxesAt(objects, px, py, selected = -1) {
-  const found = drawingOrder(objects).reverse().filter((i) => contains(objects[i].box, px, py));
+export function boxesAt(objects, px, py, selected = -1, ordered = false) {
+  const found = drawingOrder(objects, ordered).reverse().filter((i) => contains(objects[i].box, px, py));
   return found.includes(selected) ? [selected, ...found.filter((i) => i !== selected)] : found;
 }
 
@@ -208,10 +245,10 @@ export function boxesAt(objects, px, py, selected = -1) {
  * Number and phrase of every object on a plate that covers no other plate where that is possible, as in lmd/pictures/layout_picture.py.
  * `measure(text)` gives a width in the pixels of the `width` x `height` view. Returns [{ text, x, y, w, h }] by index.
  */
-export function labels(objects, width, height, measure, line = 16) {
+export function labels(objects, width, height, measure, line = 16, ordered = false) {
   const out = new Array(objects.length);
   const taken = [];
-  for (const i of drawingOrder(objects).reverse()) {
+  for (const i of drawingOrder(objects, ordered).reverse()) {
     const [x, y, w, h] = objects[i].box;
     const [x0, y0, x1, y1] = [x * width, y * height, (x + w) * width, (y + h) * height];
     const full = shortened(`${i + 1} ${objects[i].phrase}`, Math.max((x1 - x0) * 1.1, 60), measure);

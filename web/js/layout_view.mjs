@@ -133,7 +133,7 @@ export class LayoutView {
 
   remove() {
     const i = this.selected;
-    if (i < 0) return;
+    if (i < 0 || this.layout.objects[i].locked) return;
     this.selected = Math.min(i, this.layout.objects.length - 2);
     this.change(state.remove(this.layout, i));
   }
@@ -146,6 +146,15 @@ export class LayoutView {
     this.change(state.reorder(this.layout, i, to));
   }
 
+  lock() {
+    const object = this.layout.objects[this.selected];
+    if (object) this.change(state.lock(this.layout, this.selected, !object.locked));
+  }
+
+  order() {
+    if (!this.locked) this.change(state.order(this.layout, !this.layout.ordered));
+  }
+
   select(i) {
     if (i === this.selected) return;
     this.selected = i;
@@ -155,7 +164,8 @@ export class LayoutView {
   nudge(dx, dy, size) {
     if (this.selected < 0) return;
     const [width, height] = this.layout.canvas;
-    const { box } = this.layout.objects[this.selected];
+    const { box, locked } = this.layout.objects[this.selected];
+    if (locked) return;
     const next = state.dragged(box, size ? "se" : "move", dx / width, dy / height);
     if (!state.tooSmall(next)) this.change(state.setBox(this.layout, this.selected, next), `nudge ${this.selected} ${size}`);
   }
@@ -172,6 +182,8 @@ export class LayoutView {
       remove: button("trash", words.remove, () => this.remove()),
       up: button("arrow-up", words.up, () => this.reorder(-1)),
       down: button("arrow-down", words.down, () => this.reorder(1)),
+      order: button("clone", words.order, () => this.order()),
+      lock: button("lock", words.lock, () => this.lock()),
       undo: button("undo", words.undo, () => this.undo()),
       redo: button("refresh", words.redo, () => this.redo()),
       snap: button("th-large", words.snap, () => {
@@ -237,7 +249,7 @@ export class LayoutView {
       },
     });
     const size = make("div", { className: "lmd-row" }, this.sides[0], make("span", { textContent: "×" }), this.sides[1], this.choice);
-    const { add, copy, remove, up, down, undo, redo, snap, text, run, reset } = this.buttons;
+    const { add, copy, remove, up, down, order, lock, undo, redo, snap, text, run, reset } = this.buttons;
     for (const scrolling of [this.text, this.list, this.background, this.negative]) scrolling.dataset.captureWheel = "true";
     // A pressed button leaves the focus with the canvas, so that undo goes on being the editor's.
     const hold = (e) => (e.preventDefault(), this.keys.focus({ preventScroll: true }));
@@ -246,7 +258,7 @@ export class LayoutView {
     return make(
       "div",
       { className: "lmd-editor", on: { wheel: (e) => this.host.wheel(e), contextmenu } },
-      make("div", { className: "lmd-bar", role: "toolbar", ariaLabel: words.tools, on: { pointerdown: hold } }, add, copy, remove, up, down, undo, redo, snap, text, run, reset),
+      make("div", { className: "lmd-bar", role: "toolbar", ariaLabel: words.tools, on: { pointerdown: hold } }, add, copy, remove, up, down, order, lock, undo, redo, snap, text, run, reset),
       this.stage, this.text, this.status, this.list, this.background, this.negative, size,
     );
   }
@@ -266,7 +278,12 @@ export class LayoutView {
     const { objects, canvas, background, negative } = this.layout;
     const some = this.selected >= 0;
     const b = this.buttons;
-    for (const name of ["copy", "remove"]) b[name].disabled = !some || this.textView;
+    const fixed = Boolean(some && objects[this.selected].locked);
+    b.copy.disabled = b.lock.disabled = !some || this.textView;
+    b.remove.disabled = !some || this.textView || fixed;
+    b.lock.ariaPressed = String(fixed);
+    b.order.disabled = this.textView || this.locked;
+    b.order.ariaPressed = String(Boolean(this.layout.ordered));
     b.add.disabled = this.textView || this.locked || objects.length >= state.MAX_OBJECTS;
     b.up.disabled = !some || this.selected === 0;
     b.down.disabled = !some || this.selected === objects.length - 1;
@@ -301,7 +318,8 @@ export class LayoutView {
     if (chosen && kind !== "fault" && kind !== "replaced") {
       const [width, height] = this.layout.canvas;
       const [x, y, w, h] = chosen.box.map((v, i) => Math.round(v * (i % 2 ? height : width)));
-      this.told.textContent = `${this.selected + 1} ${chosen.phrase}: ${w} × ${h} at ${x}, ${y}`;
+      const own = state.glance(chosen);
+      this.told.textContent = `${this.selected + 1} ${chosen.phrase}: ${w} × ${h} at ${x}, ${y}${own && ` · ${own}`}`;
     } else this.told.textContent = told;
     this.told.title = this.told.textContent;
     this.keys.ariaLabel = `${this.words.canvas} ${told}`;
@@ -311,10 +329,13 @@ export class LayoutView {
     const { objects } = this.layout;
     while (this.list.children.length > objects.length) this.list.lastChild.remove();
     while (this.list.children.length < objects.length) this.list.append(this.#row(this.list.children.length));
-    objects.forEach(({ phrase }, i) => {
+    objects.forEach((object, i) => {
       const row = this.list.children[i];
+      const [, name, own] = row.children;
       row.classList.toggle("lmd-chosen", i === this.selected);
-      fill(row.lastChild, phrase);
+      fill(name, object.phrase);
+      own.textContent = (object.locked ? "🔒 " : "") + state.glance(object);
+      own.title = own.textContent;
     });
     const chosen = this.list.children[this.selected];
     if (chosen) this.list.scrollTop = Math.min(Math.max(this.list.scrollTop, chosen.offsetTop + chosen.offsetHeight - this.list.clientHeight), chosen.offsetTop);
@@ -333,7 +354,7 @@ export class LayoutView {
         keydown: (e) => e.key === "Enter" && this.keys.focus(),
       },
     });
-    return make("label", { className: "lmd-row", on: { pointerdown: () => this.select(i) } }, number, name);
+    return make("label", { className: "lmd-row", on: { pointerdown: () => this.select(i) } }, number, name, make("small"));
   }
 
   // --- Picture behind the boxes --------------------------------------------------------------------------------------
@@ -399,8 +420,8 @@ export class LayoutView {
     else this.#drawGrid(pen, w, h);
     const { objects } = this.layout;
     pen.font = FONT;
-    this.plates = state.labels(objects, w, h, (text) => pen.measureText(text).width);
-    const order = state.drawingOrder(objects).filter((i) => i !== this.selected);
+    this.plates = state.labels(objects, w, h, (text) => pen.measureText(text).width, 16, this.layout.ordered);
+    const order = state.drawingOrder(objects, this.layout.ordered).filter((i) => i !== this.selected);
     if (this.selected >= 0) order.push(this.selected);
     for (const i of order) this.#drawBox(pen, objects[i].box, i, w, h, Boolean(picture));
     for (const i of order) this.#drawPlate(pen, i);
@@ -495,12 +516,13 @@ export class LayoutView {
   #under(e) {
     const { objects } = this.layout;
     const { x, y, near } = this.#at(e, NEAR[e.pointerType] ?? NEAR.mouse);
-    const edges = this.selected >= 0 ? state.edgesAt(objects[this.selected].box, x, y, near) : "";
+    const fixed = objects[this.selected]?.locked;
+    const edges = this.selected >= 0 && !fixed ? state.edgesAt(objects[this.selected].box, x, y, near) : "";
     if (edges) return { index: this.selected, mode: edges };
     const [px, py] = [x * this.canvas.clientWidth, y * this.canvas.clientHeight];
     const on = (p) => px >= p.x && px <= p.x + p.w && py >= p.y && py <= p.y + p.h;
     const labelled = (this.plates ?? []).findIndex(on);
-    const boxes = state.boxesAt(objects, x, y, this.selected);
+    const boxes = state.boxesAt(objects, x, y, this.selected, this.layout.ordered);
     const index = labelled >= 0 && labelled < objects.length ? labelled : boxes[0];
     return index === undefined ? null : { index, mode: "move" };
   }
@@ -533,6 +555,7 @@ export class LayoutView {
     if (!drag.layout) {
       if (Math.abs(dx) < near[0] / 2 && Math.abs(dy) < near[1] / 2) return;
       const { layout } = this.now;
+      if (layout.objects[drag.index]?.locked) return;
       if (drag.mode === "draw") {
         drag.start = [...this.#snapPoint(drag.from, layout.canvas, e), 0, 0];
         drag.base = state.add(layout, NAME, drag.start);
@@ -575,7 +598,7 @@ export class LayoutView {
   /** Alt and click again: the next box below the selected one. */
   #nextBelow(e) {
     const { x, y } = this.#at(e);
-    const below = state.boxesAt(this.layout.objects, x, y);
+    const below = state.boxesAt(this.layout.objects, x, y, -1, this.layout.ordered);
     if (below.length) this.selected = below[(below.indexOf(this.selected) + 1) % below.length];
   }
 
@@ -643,6 +666,7 @@ export class LayoutView {
       n: () => this.add(),
       "[": () => this.reorder(-1),
       "]": () => this.reorder(1),
+      l: () => this.lock(),
       PageUp: () => this.select(Math.max(this.selected - 1, 0)),
       PageDown: () => this.select(Math.min(this.selected + 1, this.layout.objects.length - 1)),
     };

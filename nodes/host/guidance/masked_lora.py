@@ -430,11 +430,11 @@ def words_of(clip: Any, layout: Layout, prompt: str, numbers: Sequence[int], nam
     return None
 
 
-def patched(model: Any, lora: MaskedLora, canvas: tuple[int, int]) -> Any:
-    """A clone of a MODEL with one masked LoRA more; `canvas` is its layout's width and height in pixels."""
+def patched(model: Any, new: Sequence[MaskedLora], canvas: tuple[int, int]) -> Any:
+    """A clone of a MODEL with these masked LoRAs too; `canvas` is their layout's width and height in pixels."""
     kinds = comfy.patcher_extension.WrappersMP
     before = model.get_wrappers(kinds.DIFFUSION_MODEL, KEY)
-    loras = [*(before[0].__self__.loras if before else ()), lora]
+    loras = [*(before[0].__self__.loras if before else ()), *new]
     out, hooks = model.clone(), _Hooks(loras, canvas)
     for kind, wrapper in ((kinds.DIFFUSION_MODEL, hooks.call), (kinds.OUTER_SAMPLE, hooks.outer_sample)):
         out.remove_wrappers_with_key(kind, KEY)

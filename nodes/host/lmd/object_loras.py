@@ -29,6 +29,7 @@ def with_loras(model: Any, clip: Any, loras: Sequence[ObjectLora]) -> tuple[Any,
     Raises ValueError for a file that can't be used, or is for another model.
     """
     found: list[Hashable] = []
+    model, clip = model.clone(), clip.clone()  # once: the host finds its way back from a clone to what it was made of
     for lora in loras:
         path, state = lora_files.read(lora.file, NODE)
         found.append((signature(state), lora.strength, lora.clip_strength))
@@ -38,10 +39,8 @@ def with_loras(model: Any, clip: Any, loras: Sequence[ObjectLora]) -> tuple[Any,
         if not loaded:
             raise model_files.wrong_kind(path, state, "a LoRA for this model", lora_files.remedy(NODE))
         if lora.strength:
-            model = model.clone()
             model.add_patches(loaded, lora.strength)
         if lora.clip_strength:
-            clip = clip.clone()
             clip.add_patches(loaded, lora.clip_strength)
     return model, clip, tuple(found)
 
@@ -49,11 +48,11 @@ def with_loras(model: Any, clip: Any, loras: Sequence[ObjectLora]) -> tuple[Any,
 def in_composition(
     model: Any, clip: Any, layout: Layout, text: str, positive: list, guided: Sequence[GuidedObject]
 ) -> tuple[Any, list]:
-    """MODEL and positive CONDITIONING of the composition, with every object's LoRAs where the object is.
+    """A clone of MODEL and the positive CONDITIONING for the composition, with each object's LoRAs where the object is.
 
     In the U-Net they act in the object's box, in the text encoder on the rows of its words in `text`, which `positive`
-    is the encoding of and `guided` says the places in. Without LoRAs, both are returned as they are. Raises ValueError
-    for a format that can't be masked, and for a model that is no U-Net.
+    is the encoding of and `guided` says the places in. Raises ValueError for a format that can't be masked, and for a
+    model that is no U-Net.
     """
     owners: dict[tuple[ObjectLora, ...], list[int]] = {}
     for number, item in enumerate(layout.objects, 1):
@@ -62,13 +61,14 @@ def in_composition(
     rows = {loras: _rows(clip, layout, numbers, text, guided) for loras, numbers in owners.items()}
     for loras, positions in rows.items():
         positive = _with_text_rows(positive, model, clip, loras, text, positions)
+    masked: list[MaskedLora] = []
     for loras, numbers in owners.items():
         words = Words(positive[0][0].detach().cpu(), rows[loras]) if rows[loras] else None
         for lora in loras:
             if lora.strength and (deltas := load_deltas(model, lora.file, lora.strength, NODE, required=False)):
-                masked = MaskedLora(lora.file, deltas, region_of(layout, tuple(numbers)), words)
-                model = patched(model, masked, (layout.width, layout.height))
-    return model, positive
+                masked.append(MaskedLora(lora.file, deltas, region_of(layout, tuple(numbers)), words))
+    canvas = layout.width, layout.height
+    return patched(model, masked, canvas) if masked else model.clone(), positive
 
 
 def _rows(

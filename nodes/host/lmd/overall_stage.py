@@ -92,7 +92,6 @@ def compose_and_sample(
     target = replace(target, conditioning=own_positive)
     positive, negative_cond = positive_cond or own_positive, negative_cond or texts.negative
     trace = EnergyTrace("composition")
-    patched = patched.clone()
     adapter = boxes_adapter(model, clip, objects.options, gligen)
     if adapter is not None:
         positive, negative_cond = adapter.ground(positive, box_slots(clip, layout)), adapter.ground(negative_cond)
