@@ -7,13 +7,14 @@ from dataclasses import replace
 from comfy_api.latest import io
 
 from ..lmd.pictures.energy_plot import energy_plot
-from ..lmd.sampling.options import BASELINES, PRESETS
+from ..lmd.sampling.options import BASELINES, PRESETS, REFINEMENT
 from .host.guidance.guide import EnergyTrace, guidance_target, patch_guidance
 from .host.lmd.overall_stage import grounded_model
 from .lmd_options import CATEGORY
 from .types import LayoutType, OptionsType, TraceType
 
 CHOICES = {name: o for name, o in PRESETS.items() if not o.needs_gligen} | BASELINES
+CHOICES["refinement"] = REFINEMENT
 
 
 class LayoutGuidance(io.ComfyNode):
@@ -41,8 +42,9 @@ class LayoutGuidance(io.ComfyNode):
                                tooltip="Where it ends at the latest; the published schedule itself ends at 0.6."),
                 io.Combo.Input("preset", options=list(CHOICES), default="reference",
                                tooltip="Guidance schedule: reference (the published code), paper, fast (half the "
-                               "guidance at twice the strength) or few steps (for runs of 6 to 8 steps: more "
-                               "guidance per step, for two to three times the time). Backward guidance and boxdiff are other "
+                               "guidance at twice the strength), few steps (for runs of 6 to 8 steps: more "
+                               "guidance per step, for two to three times the time), or refinement (for a sampler "
+                               "with low denoise: one iteration in every step to the end). Backward guidance and boxdiff are other "
                                "papers' methods, for comparisons. Ignored when options are connected."),
                 OptionsType.Input("options", optional=True, tooltip="From LMD Options; replaces the preset."),
                 io.Gligen.Input("gligen", optional=True,

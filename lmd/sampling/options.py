@@ -111,6 +111,11 @@ BASELINES = {
 8). Source: arXiv 2304.03373 and 2307.10816; LLM-groundedDiffusion@cef2a90 generation/backward_guidance.py, boxdiff.py."""
 
 
+REFINEMENT = LMDOptions(guidance=GuidanceOptions(max_index_step=50, max_iter=(1,)))
+"""This project's own, for going over a finished picture below full denoise, where the published schedule has ended or
+soon ends: one iteration in every step, to the last (docs/lmd.md, 14)."""
+
+
 @dataclass(frozen=True)
 class SamplingSettings:
     """How the objects were sampled; the composed image must be sampled alike, so these travel with them."""

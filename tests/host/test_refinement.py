@@ -109,3 +109,18 @@ def test_positions_are_those_of_the_encoder_that_is_there(refiner, tmp_path):
     finally:
         for t, folders in zip(own, before):
             t.embedding_directory = folders
+
+
+def test_the_preset_refinement_guides_to_the_end_where_the_published_schedule_has_ended(demo, caplog):
+    model, clip, _ = demo
+    layout = Layout(128, 128, (LayoutObject("a red star", Box(0.1, 0.1, 0.5, 0.5)),), background="a scene")
+    latent = {"samples": torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(3))}
+    found = {}
+    for preset in ("reference", "refinement"):
+        guided, positive, trace = LayoutGuidance.execute(model, clip, layout, "", 1.0, 0.0, 1.0, preset).args
+        how = (guided, 1, 6, 5.0, SAMPLER, SCHEDULER, positive, positive, latent)
+        found[preset] = nodes.KSampler().sample(*how, denoise=0.3)[0]["samples"], [step for step, _, _ in trace.rows]
+    how = (model, *how[1:])
+    assert torch.equal(found["reference"][0], nodes.KSampler().sample(*how, denoise=0.3)[0]["samples"])
+    assert found["reference"][1] == [] and "layout guidance did nothing in this run" in caplog.text
+    assert found["refinement"][1] == list(range(6)) and not torch.equal(found["refinement"][0], found["reference"][0])

@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 from ella_lmd.tools import translations
-from ella_lmd.tools.workflows import make_ella_workflows, make_layout_workflows, make_workflows
+from ella_lmd.tools.workflows import (
+    make_ella_workflows,
+    make_layout_workflows,
+    make_refinement_workflows,
+    make_workflows,
+)
 from ella_lmd.tools.workflows.graph import to_api
 from PIL import Image
 
@@ -48,11 +53,12 @@ def test_the_workflow_runs_to_a_png(server, object_info, path):
 
 
 def test_each_graph_is_what_its_script_makes(object_info):
-    builders = {**make_workflows.GRAPHS, **make_layout_workflows.GRAPHS, **make_ella_workflows.GRAPHS}
+    makers = (make_workflows, make_layout_workflows, make_ella_workflows, make_refinement_workflows)
+    builders = {name: build for maker in makers for name, build in maker.GRAPHS.items()}
     assert builders.keys() == {path.stem for path in (ROOT / "workflows").glob("*.json")}
     stale = [n for n, build in builders.items()
              if build(object_info).text() != (ROOT / "workflows" / f"{n}.json").read_text(encoding="utf-8")]  # fmt: skip
-    assert stale == [], "run tools/workflows/make_workflows.py, make_layout_workflows.py and make_ella_workflows.py"
+    assert stale == [], "run the scripts tools/workflows/make_*workflows.py"
 
 
 def test_the_templates_are_served(server):

@@ -29,6 +29,7 @@ from ella_lmd.tools import comfy_server
 from ella_lmd.tools.workflows import photos
 from ella_lmd.tools.workflows.cards import GAP, SIDE, Card, Layout, columns
 from ella_lmd.tools.workflows.graph import to_api
+from ella_lmd.tools.workflows.make_workflows import DEMO_PROMPT
 from PIL import Image, ImageChops
 
 WORKFLOWS = comfy_server.ROOT / "workflows"
@@ -128,6 +129,21 @@ def guided(shown: Shown) -> Card:
     )
     card.picture(shown.without, plain, "strength 0")
     card.picture(shown.pictures["Guidance energy"][0].crop(CURVES).resize(plot[2:]), plot, "guidance energy")
+    return card
+
+
+def refined(shown: Shown) -> Card:
+    """The sentence, its layout and LMD's picture, and below them the refined one, or two beside each other."""
+    card = Card()
+    card.text(quoted(shown.sentence), (0, 0, SIDE, BAR))
+    pair(card, shown, result=shown.pictures["LMD"][0])
+    found = [(title, pictures[0]) for title, pictures in shown.pictures.items() if title.startswith("Refined")]
+    frames = columns(max(2, len(found)), BAR + BIG + 2 * GAP, SMALL)
+    for (title, picture), frame in zip(sorted(found, reverse=True), frames):
+        card.picture(picture, frame, title.lower())
+    if len(found) == 1:
+        plot = shown.pictures["Guidance energy"][0].crop(CURVES).resize(frames[1][2:])
+        card.picture(plot, frames[1], "guidance energy")
     return card
 
 
@@ -236,6 +252,11 @@ RECIPES = {
         changed, f"{SCENE}scene with a red square on the left and a yellow triangle on the right",
         change={"Changed layout": {"source.instruction": CHANGE}},
     ),
+    "LMD with SDXL Refiner": Recipe(
+        refined, f"{SCENE}scene with a green heart on the left and a red moon on the right",
+        change={"Your sentence": {"value": f"{SCENE}scene with a green heart on the left and a red moon on the right"}},
+    ),
+    "LMD Demo Refinement": Recipe(refined, DEMO_PROMPT),
     "Layout Guidance with KSampler": Recipe(
         guided, f"{SCENE}scene with a yellow star on the top and a purple ring on the bottom"
     ),
@@ -348,7 +369,7 @@ def make(titles: list[str], model: Path | None, steps: int | None) -> None:
                 sentence = RECIPES[title].sentence or planner(prompt)["prompt"]
                 shown = run(server, prompt, info, sentence)
                 for node in prompt.values():
-                    if node["class_type"] == "LayoutGuidance":
+                    if node["class_type"] == "LayoutGuidance" and "SaveImage" in shown.pictures:
                         node["inputs"]["strength"] = 0
                         shown.without = run(server, prompt, info, sentence).result
                 told(title, RECIPES[title].card(shown))
