@@ -34,6 +34,8 @@ SYSTEM = (  # as the adapters were trained, with its grammar
     "from user."
 )
 REMEMBERED_TEXTS = 32
+_QUANTIZATION_KEYS = (".weight_scale", ".input_scale", ".comfy_quant")
+_EIGHT_BITS = (torch.float8_e4m3fn, torch.float8_e5m2)
 REMEDY = f"Put {files.TEXT_MODEL} into models/text_encoders, and choose it in LLMAdapterTextEncoderLoader."
 
 
@@ -164,17 +166,20 @@ def load_text_model(name: str) -> TextModel:
         metadata.update(meta)
     embedded = whole.pop("spiece_model", None)
     try:
+        whole, _ = comfy.utils.convert_old_quants(whole, "", metadata)
         given = _given_config(paths[0], metadata)
         family, state = text_model_state(whole, given)
         config = text_model_config(family, state, given)
         with torch.device("meta"):
             model = _CLASSES[family](config, torch.float32, "meta", comfy.ops.disable_weight_init)
-        complaints = differences(state, {k: v.shape for k, v in model.state_dict().items()})
+        weights = {k: v for k, v in state.items() if not k.endswith(_QUANTIZATION_KEYS)}
+        complaints = differences(weights, {k: v.shape for k, v in model.state_dict().items()})
         if complaints:
             raise ValueError(f"This text encoder is not whole, or stored in a way unknown here: {complaints}. {REMEDY}")
     except ValueError as error:
         raise ValueError(f"{paths[0]}: {error}") from None
-    model_files.check_numbers(paths[0], state, state, REMEDY)
+    quantized = comfy.utils.detect_layer_quantization(state, "") is not None
+    model_files.check_numbers(paths[0], state, () if quantized else weights, REMEDY)
     folder = os.path.dirname(paths[0])
     tokenize = load_tokenizer(folder, embedded, family, config["vocab_size"])
     pads_left = family == "t5gemma" and embedded is None and padding_side(folder) == "left"
@@ -207,8 +212,11 @@ def build_text_model(
     pads_left: bool = False,
 ) -> TextModel:
     """The text encoder with these weights, all of which are there; `name` is for messages."""
-    stored = state[next(k for k in state if k.endswith(("embed_tokens.weight", "word_embeddings.weight")))].dtype
-    state = {k: v.to(stored) for k, v in state.items()}
+    stored, quantization = _storage_dtype(state), comfy.utils.detect_layer_quantization(state, "")
+    if quantization is None:
+        state = {k: v.to(stored) for k, v in state.items()}
+
+    quantized = {} if quantization is None else {"quantization_metadata": quantization}
 
     class Model(sd1_clip.SDClipModel):
         def __init__(self, device="cpu", dtype=None, model_options=None):
@@ -222,7 +230,7 @@ def build_text_model(
                 model_class=_CLASSES[family],
                 enable_attention_masks=True,
                 return_attention_masks=True,
-                model_options=model_options or {},
+                model_options={**(model_options or {}), **quantized},
             )
 
     class Encoder(sd1_clip.SD1ClipModel):
@@ -246,3 +254,13 @@ def build_text_model(
         Target, parameters=comfy.utils.calculate_parameters(state), state_dict=[state], model_options={"dtype": stored}
     )
     return TextModel(clip, family, config["hidden_size"], tokenize, name, config, pads_left)
+
+
+def _storage_dtype(state: dict[str, torch.Tensor]) -> torch.dtype:
+    """As the file has its embeddings; for those in 8-bit floats, which the host's norms can't add, as it has its norms."""
+    embedding = next(k for k in state if k.endswith(("embed_tokens.weight", "word_embeddings.weight")))
+    finer = (
+        v.dtype for k, v in state.items() if k.endswith(("norm.weight", "_ln.weight")) and v.dtype not in _EIGHT_BITS
+    )
+    dtype = state[embedding].dtype
+    return next(finer, torch.bfloat16) if dtype in _EIGHT_BITS else dtype
