@@ -151,7 +151,7 @@ def interop(info: dict) -> Builder:
     return b
 
 
-CHARACTERS = "A realistic photo of a desert with a blue circle on the left and a green circle on the right"
+CHARACTERS = "A realistic photo of a snowy field with a green circle on the left and a blue circle on the right"
 
 
 def two_characters(info: dict) -> Builder:
@@ -160,11 +160,11 @@ def two_characters(info: dict) -> Builder:
     planner = b.add("LLMLayoutPlanner", (20, 180), (400, 480), prompt=CHARACTERS, width=128, height=128)
     first = b.add(
         "LMDObjectSettings", (480, 40), (340, 440), "The first character", layout=(planner, "layout"),
-        object="a blue circle", lora_name="lmd_demo_band.safetensors",
+        object="a green circle", lora_name="lmd_demo_band.safetensors",
     )  # fmt: skip
     second = b.add(
         "LMDObjectSettings", (480, 580), (340, 440), "The second character", layout=(first, "layout"),
-        object="a green circle", lora_name="lmd_demo_pink.safetensors",
+        object="a blue circle", lora_name="lmd_demo_pink.safetensors",
     )  # fmt: skip
     objects = b.add(
         "BoxGroundedSampler", (880, 40), (320, 320), model=(loader, 0), clip=(loader, 1), layout=(second, "layout"),
