@@ -112,8 +112,8 @@ class Layout:
     background: str = ""
     negative: str = ""
     prompt: str = ""
-    ordered: bool = False
     notes: tuple[str, ...] = field(default=(), compare=False)  # what the planner could not do or had to repair
+    ordered: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("width", self.width), ("height", self.height)):
@@ -176,7 +176,7 @@ class Layout:
         prompt, ordered = str(data.get("prompt") or ""), data.get("ordered", False)
         if not isinstance(ordered, bool):
             raise ValueError(f'"ordered" must be true or false, got {repr(ordered)[:80]}')
-        return cls(width, height, tuple(objects), background, negative, prompt, ordered)
+        return cls(width, height, tuple(objects), background, negative, prompt, ordered=ordered)
 
     def to_bounding_boxes(self) -> list[list[dict]]:
         """ComfyUI's BOUNDING_BOX: one frame of pixel boxes on the canvas, the phrase as label and in the metadata.

@@ -8,6 +8,7 @@ import torch
 from ella_lmd.lmd.convert import user_edits
 from ella_lmd.lmd.layout import Box, Layout, LayoutObject
 from ella_lmd.lmd.object_settings import Attached, ObjectLora, ObjectSettings
+from ella_lmd.lmd.planner.offline import plan
 from ella_lmd.lmd.prompts import object_prompts, overall_prompt
 from ella_lmd.lmd.sampling import compose
 from ella_lmd.lmd.sampling.regions import region_of
@@ -117,3 +118,10 @@ def test_the_composition_pastes_in_the_lists_order_where_the_layout_says_so():
     placed = [compose.Placed(latents[0], small), compose.Placed(latents[1], large)]
     assert compose.compose(torch.zeros(1, 4, 4), placed)[1][0, 0] == 1
     assert (compose.compose(torch.zeros(1, 4, 4), placed, order=[0, 1])[1] == 2).all()
+
+
+def test_a_planners_layout_keeps_its_notes_and_the_published_order():
+    layout = plan("three cats and no dogs at the left of a xyzzy", 512, 512)
+    told = Layout(512, 512, (), "", "", "", ("a note",))
+    assert (told.notes, told.ordered) == (("a note",), False)
+    assert layout.ordered is False and isinstance(layout.notes, tuple)

@@ -89,8 +89,8 @@ class Delta(nn.Module):
 
     def factors(self) -> tuple[Tensor, Tensor] | None:
         """(down [r, in, ...], up [out, r, ...], scaled) of a plain LoRA, shaped as its layer's weights; None of others."""
-        adapter: Any = self.adapter
-        if not isinstance(adapter, LoRAAdapter) or self.fixed[3] is not None or "3" in self.stored:
+        adapter = cast(Any, self.adapter)  # its layer's kind was set on it
+        if not isinstance(self.adapter, LoRAAdapter) or self.fixed[3] is not None or "3" in self.stored:
             return None
         up, down = self.stored["0"], self.stored["1"]
         alpha = self.stored["2"].item() if "2" in self.stored else self.fixed[2]
@@ -331,7 +331,7 @@ def _joined(path: str, deltas: Sequence[tuple[MaskedLora, Delta]]) -> _Added:
     plain, others = [], []
     for lora, delta in deltas:
         factors = None if kind_of(path) == TIME else delta.factors()  # a TIME layer's cells are not its own
-        plain += [] if factors is None else [(lora, factors, delta.adapter.kw_dict)]
+        plain += [] if factors is None else [(lora, factors, cast(Any, delta.adapter).kw_dict)]
         others += [(lora, delta)] if factors is None else []
     if not plain:
         return _Added(None, tuple(others))
