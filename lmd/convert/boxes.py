@@ -92,11 +92,9 @@ def layout_of(
             f"a layout holds at most {MAX_OBJECTS} boxes, got {len(objects)}: raise the threshold of the detection "
             "node, or lower its max_detections"
         )
-    text = {
-        "background": within("the background prompt", background.strip(), MAX_TEXT),
-        "negative": within("the negative prompt", negative.strip(), MAX_TEXT),
-    }
-    return Layout(width, height, tuple(objects), **text, notes=tuple(notes))
+    background = within("the background prompt", background.strip(), MAX_TEXT)
+    negative = within("the negative prompt", negative.strip(), MAX_TEXT)
+    return Layout(width, height, tuple(objects), background, negative, notes=tuple(notes))
 
 
 def _named(regions: Sequence[Region], captions: str) -> tuple[list[Region], list[str]]:
