@@ -1,6 +1,6 @@
 """One guided iteration: the pack's against the published way of computing it, in time and memory.
 
-    python run.py bench guidance [--models sd15 sdxl] [--rounds 5] [--size SIDE] [--width 320]
+    python run.py bench guidance [--models sd15 sdxl flux z-image] [--rounds 5] [--size SIDE] [--width 320]
                                  [--device cpu] [--dtype fp32] [--threads 1]
 
 Everything happens inside a real sampler run of the host, in a U-Net of the published size with random weights, at its
@@ -9,7 +9,8 @@ short (its blocks computed twice); the naive iteration (whole U-Net forward with
 cross-attention map kept); a leaner one (whole forward, fused attention, the guided maps only); for scale a plain forward
 pass, with the attention that the host chooses and with PyTorch's fused one, which both LMD stages use on a CPU. Energies
 and gradients must agree. The floor is the arithmetic of the layers up to the last guided one, forward and backward, over
-that of the naive iteration. Exit status 0 only if the engine takes at most GOAL_TIME of the naive time, is within 10 %
+that of the naive iteration. flux and z-image are transformers of those layouts, smaller than the published ones, whose
+blocks are never computed twice. Exit status 0 only if the engine takes at most GOAL_TIME of the naive time, is within 10 %
 of the floor, and takes at most GOAL_MEMORY of the naive memory, for every model.
 """
 
@@ -51,13 +52,16 @@ def target_and_conditioning(family: str, prompt_tokens: int = 77) -> tuple[Any, 
     from ella_lmd.lmd.sampling.energy import GuidedObject
     from ella_lmd.nodes.host.guidance.guide import Target
 
-    context = random_models.unet_config(family)["context_dim"]
-    encoding = torch.randn(1, prompt_tokens, context, generator=torch.Generator().manual_seed(1))
+    transformer = family in random_models.TRANSFORMERS
+    context = random_models.TEXT_WIDTH if transformer else random_models.unet_config(family)["context_dim"]
+    rows = random_models.TEXT_ROWS.get(family, prompt_tokens)
+    encoding = torch.randn(1, rows, context, generator=torch.Generator().manual_seed(1))
     objects = (
         GuidedObject("a red apple", (Box(0.05, 0.3, 0.4, 0.5),), (5, 6, 7), 7),
         GuidedObject("a blue vase", (Box(0.55, 0.2, 0.4, 0.6),), (9, 10, 11), 11),
     )
-    extra = {"pooled_output": torch.zeros(1, 1280)} if family == random_models.SDXL else {}
+    pooled = {random_models.SDXL: 1280, random_models.FLUX: 768}.get(family)
+    extra = {"pooled_output": torch.zeros(1, pooled)} if pooled else {}
     return Target(objects, [[encoding, extra]], (512, 512)), [[encoding, extra]]
 
 
@@ -85,8 +89,10 @@ def probe(model: Any, target: Any, positive: list, size: int, batch: int, measur
     patched = model.clone()
     add_step_hook(patched, "bench", Hook)
     guides.reserve_memory(patched, "bench")
-    noise = torch.randn(batch, 4, size, size, generator=torch.Generator().manual_seed(2))
+    channels = model.get_model_object("latent_format").latent_channels
+    noise = torch.randn(batch, channels, size, size, generator=torch.Generator().manual_seed(2))
     sampler = comfy.samplers.sampler_object("euler")
+    sigma = min(sigma, float(model.get_model_object("model_sampling").sigma_max))
     sigmas = torch.tensor([sigma, sigma / 2, 0.0])
     try:
         comfy.sample.sample_custom(
@@ -113,6 +119,8 @@ def calls_at(guide: Any, x: Any, step: Any) -> dict[str, Any]:
 
     guider, options = guide.run.guider, guide.run.model_options
     _, evaluate, _ = guide.arguments(step)
+    if guide.layers is None:
+        return transformer_calls_at(guide, x, step)
 
     def twice() -> Any:
         economy = guide.run.economy
@@ -137,11 +145,34 @@ def calls_at(guide: Any, x: Any, step: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def transformer_calls_at(guide: Any, x: Any, step: Any) -> dict[str, Any]:
+    """The same of a transformer, whose blocks are not computed twice."""
+    from ella_lmd.nodes.host.guidance.transformers import guided_blocks
+    from ella_lmd.tools.bench.naive_transformer import NaiveText, plain_forward
+
+    guider, options = guide.run.guider, guide.run.model_options
+    _, evaluate, _ = guide.arguments(step)
+    (cond,) = guider.conds["positive"]
+    blocks = guided_blocks(guide.target.layers, guide.run.text_calls(cond, x, step.sigma))
+
+    def naive(how: NaiveText) -> Any:
+        return lambda: how.iteration(
+            guider, x, step.sigma, options, blocks, guide.target.objects, guide.guidance.options.energy
+        )
+
+    return {
+        ENGINE: lambda: evaluate(x), NAIVE: naive(NaiveText()), LEANER: naive(NaiveText(fused=True)),
+        FORWARD: lambda: plain_forward(guider, x, step.sigma, options),
+        FUSED: lambda: plain_forward(guider, x, step.sigma, with_fused(options)),
+        "floor": naive(NaiveText(early_exit=True)),
+    }  # fmt: skip
+
+
 def compare(guide: Any, x: Any, step: Any, rounds: int, device: str) -> Figures:
     from ella_lmd.nodes.host.guidance.memory_plan import pass_memory
 
     calls = calls_at(guide, x, step)
-    results = {name: calls[name]() for name in (ENGINE, TWICE, NAIVE, LEANER)}
+    results = {name: calls[name]() for name in (ENGINE, TWICE, NAIVE, LEANER) if name in calls}
     truth = results[NAIVE][1].float()
     difference = {n: float((g.float() - truth).norm() / truth.norm()) for n, (_, g) in results.items()}
     energies = {name: float(e.mean()) for name, (e, _) in results.items()}
@@ -168,10 +199,10 @@ def report(family: str, figures: Figures, dtype: str) -> tuple[bool, str]:
     agree = all(d <= AGREE[dtype] for d in figures.difference.values())
     differences = ", ".join(f"{n} {d:.1e}" for n, d in figures.difference.items() if n != NAIVE)
     print(f"gradients differ from the naive one by {differences} (at most {AGREE[dtype]:g})")
-    whole, twice = (memory[name] / figures.counted_with for name in (ENGINE, TWICE))
+    units = {name: f"{memory[name] / figures.counted_with:.2f}" for name in (ENGINE, TWICE) if name in memory}
     print(
-        f"in units of the host's estimate of a pass the engine takes {whole:.2f} (the nodes count with "
-        f"{GRADIENT_SHARE:g}), with blocks computed twice {twice:.2f}"
+        f"in units of the host's estimate of a pass the engine takes {units[ENGINE]} (the nodes count with "
+        f"{GRADIENT_SHARE:g})" + (f", with blocks computed twice {units[TWICE]}" if TWICE in units else "")
     )
     time, space = measure.ratio(times, ENGINE, NAIVE)[0], memory[ENGINE] / memory[NAIVE]
     leaner = measure.ratio(times, ENGINE, LEANER)[0]
@@ -186,7 +217,10 @@ def report(family: str, figures: Figures, dtype: str) -> tuple[bool, str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--models", nargs="+", choices=(random_models.SD15, random_models.SDXL), default=["sd15", "sdxl"]
+        "--models",
+        nargs="+",
+        choices=(random_models.SD15, random_models.SDXL, *random_models.TRANSFORMERS),
+        default=["sd15", "sdxl"],
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", type=int, help="side of the latent; by default 64 (512 px), SDXL on a GPU 128")
@@ -201,7 +235,8 @@ def main() -> int:
     for family in args.models:
         size = args.size or (128 if family == random_models.SDXL and args.device != "cpu" else 64)
         with torch.inference_mode():
-            model = random_models.unet(family, random_models.dtype_of(args.dtype), args.width)
+            make = random_models.transformer if family in random_models.TRANSFORMERS else random_models.unet
+            model = make(family, random_models.dtype_of(args.dtype), args.width)
             target, positive = target_and_conditioning(family)
 
             def measured(guide, x, step):

@@ -24,6 +24,10 @@ _SDXL = {
 }  # fmt: skip
 FULL_WIDTH = 320
 SD15, SDXL = "sd15", "sdxl"
+FLUX, Z_IMAGE = "flux", "z-image"
+TRANSFORMERS = (FLUX, Z_IMAGE)
+TEXT_WIDTH = 512
+TEXT_ROWS = {FLUX: 256, Z_IMAGE: 128}
 
 
 def add_device_options(parser: Any) -> None:
@@ -54,14 +58,49 @@ def unet_config(family: str, width: int = FULL_WIDTH) -> dict:
     return {**(_SD15 if family == SD15 else _SDXL), "model_channels": width}
 
 
+def transformer_config(family: str, width: int = FULL_WIDTH) -> dict:
+    """A transformer of the layout of a family: its blocks in the published proportion, heads of 128, twice `width` wide.
+
+    FLUX.1 has 19 double and 38 single blocks of 3072, Z-Image 30 of 3840: too much for a processor, so ratios count.
+    """
+    wide = 2 * width // 128 * 128
+    if family == FLUX:
+        return {
+            "in_channels": 16, "out_channels": 16, "patch_size": 2, "context_in_dim": TEXT_WIDTH, "vec_in_dim": 768,
+            "hidden_size": wide, "mlp_ratio": 4.0, "num_heads": wide // 128, "depth": 4, "depth_single_blocks": 8,
+            "axes_dim": [16, 56, 56], "theta": 10000, "qkv_bias": True, "guidance_embed": True, "txt_ids_dims": [],
+        }  # fmt: skip
+    return {
+        "in_channels": 16, "patch_size": 2, "dim": wide, "n_layers": 12, "n_refiner_layers": 2, "n_heads": wide // 128,
+        "n_kv_heads": wide // 128, "multiple_of": 256, "ffn_dim_multiplier": 8 / 3, "qk_norm": True,
+        "cap_feat_dim": TEXT_WIDTH, "axes_dims": [32, 48, 48], "axes_lens": [1536, 512, 512], "z_image_modulation": True,
+        "time_scale": 1000.0, "pad_tokens_multiple": 32,
+    }  # fmt: skip
+
+
+def transformer(family: str, dtype: Any, width: int = FULL_WIDTH) -> Any:
+    """A MODEL of the layout of FLUX or Z_IMAGE with random weights. Call it in inference mode, as the loaders run."""
+    import comfy.supported_models
+
+    kind = comfy.supported_models.Flux if family == FLUX else comfy.supported_models.ZImage
+    own = transformer_config(family, width)
+    config = kind(dict(own))
+    config.unet_config.update(own)  # over the sizes that the host knows of the published model
+    return _patcher(config, dtype)
+
+
 def unet(family: str, dtype: Any, width: int = FULL_WIDTH) -> Any:
     """A MODEL with random weights, on the host's own device. Call it in inference mode, as the host's loaders run."""
-    import comfy.model_management
-    import comfy.model_patcher
     import comfy.supported_models
 
     kind = comfy.supported_models.SD15 if family == SD15 else comfy.supported_models.SDXL
-    config = kind(unet_config(family, width))
+    return _patcher(kind(unet_config(family, width)), dtype)
+
+
+def _patcher(config: Any, dtype: Any) -> Any:
+    import comfy.model_management
+    import comfy.model_patcher
+
     config.set_inference_dtype(dtype, None)
     offload = comfy.model_management.unet_offload_device()
     model = config.get_model({}, "", device=offload).eval()
