@@ -78,6 +78,20 @@ def test_a_trained_transformer_comes_back_whole(tmp_path, monkeypatch):
     torch.testing.assert_close(clean, x - 0.3 * velocity, atol=2e-3, rtol=2e-2)
 
 
+def test_the_shipped_transformer_draws_the_colours_that_it_is_told():
+    """It is half trained: colours are there, shapes are not."""
+    assert model.TRANSFORMER_WEIGHTS.stat().st_size <= 8e6
+    with torch.inference_mode():
+        found = LMDDemoModel.execute("transformer").args
+    for colour in ("red", "blue"):
+        samples = sample(
+            found, f"A realistic photo of a scene with a {colour} circle", "euler", "simple", batch=4, seed=5
+        )
+        drawn = pictures(found, samples).astype(int)
+        near = numpy.abs(drawn - numpy.array(demo_world.COLOURS[colour])).max(-1) < 70
+        assert (near.mean((1, 2)) > 0.02).sum() >= 3
+
+
 @pytest.mark.parametrize(
     ("choice", "error", "words"),
     [("transformer", FileNotFoundError, "nowhere.safetensors"), ("both", ValueError, "'U-Net', 'transformer'")],

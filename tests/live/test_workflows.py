@@ -14,7 +14,7 @@ from ella_lmd.tools.workflows import (
     make_refinement_workflows,
     make_workflows,
 )
-from ella_lmd.tools.workflows.graph import to_api
+from ella_lmd.tools.workflows.graph import to_api, without_files
 from PIL import Image
 
 ROOT = Path(sys.modules["ella_lmd"].__path__[0])
@@ -50,6 +50,22 @@ def test_the_workflow_runs_to_a_png(server, object_info, path):
         with Image.open(file) as image:
             image.load()
             assert min(image.size) >= 64
+
+
+def test_a_layout_becomes_the_prompt_of_a_model_that_takes_boxes(server, object_info):
+    """The graph as far as it needs no weights: the sentence's boxes, through the host's canvas, in Ideogram 4's JSON."""
+    workflow = json.loads((ROOT / "workflows" / "LMD Layout for Ideogram 4.json").read_text(encoding="utf-8"))
+    needed = {m["name"] for n in workflow["nodes"] for m in n["properties"].get("models", [])}
+    assert len(needed) == 4
+    prompt = without_files(to_api(workflow, object_info), needed)
+    entry = server.run(prompt)
+    key = next(k for k, n in prompt.items() if n["_meta"]["title"] == "The prompt")
+    found = json.loads(entry["outputs"][key]["text"][0])["compositional_deconstruction"]
+    assert found["background"] == "A realistic photo of a park"
+    elements = {e["desc"]: e["bbox"] for e in found["elements"]}
+    assert elements.keys() >= {"a red cat", "a blue dog"} and len(found["elements"]) == 4
+    (_, left, _, right), (_, left_dog, _, right_dog) = elements["a red cat"], elements["a blue dog"]
+    assert 0 <= left < right <= 1000 and right <= left_dog < right_dog <= 1000
 
 
 def test_each_graph_is_what_its_script_makes(object_info):

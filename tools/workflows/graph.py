@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "BOUNDING_BOXES"}
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "BOUNDING_BOXES", "COLORS"}
 DYNAMIC = "COMFY_DYNAMICCOMBO_V3"
 CONTROL = "fixed"
 SKIPPED = {"Note", "MarkdownNote"}
@@ -96,6 +96,18 @@ def to_api(workflow: dict, object_info: dict) -> dict:
                 inputs[socket["name"]] = [str(source), slot]
         prompt[str(node["id"])] = {"class_type": kind, "inputs": inputs, "_meta": {"title": node.get("title", kind)}}
     return prompt
+
+
+def without_files(prompt: dict, files: set[str]) -> dict:
+    """The part of an API prompt that needs none of these model files: without their loaders and all that hangs on them."""
+    left = {k: n for k, n in prompt.items() if not files & {v for v in n["inputs"].values() if isinstance(v, str)}}
+    while True:
+        hanging = [
+            k for k, n in left.items() if any(isinstance(v, list) and v[0] not in left for v in n["inputs"].values())
+        ]
+        if not hanging:
+            return left
+        left = {k: n for k, n in left.items() if k not in hanging}
 
 
 FOOTER = 50  # pixels below a node: the front end says there that a model file is missing

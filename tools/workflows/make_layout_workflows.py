@@ -204,7 +204,112 @@ def two_characters(info: dict) -> Builder:
     return b
 
 
-GRAPHS = {"LMD Look Inside": look_inside, "Layout Interop": interop, "Two Characters with Two LoRAs": two_characters}
+HUGGING_FACE = "https://huggingface.co/Comfy-Org/"
+IDEOGRAM = {
+    "ideogram4_fp8_scaled.safetensors": ("diffusion_models", "Ideogram-4/resolve/main/diffusion_models/"),
+    "ideogram4_unconditional_fp8_scaled.safetensors": ("diffusion_models", "Ideogram-4/resolve/main/diffusion_models/"),
+    "qwen3vl_8b_fp8_scaled.safetensors": ("text_encoders", "Qwen3-VL/resolve/main/text_encoders/"),
+    "flux2-vae.safetensors": ("vae", "flux2-dev/resolve/main/split_files/vae/"),
+}
+IDEOGRAM_PROMPT = "A realistic photo of a park with a red cat on the left, a blue dog on the right and two white birds"
+
+
+def ideogram(info: dict) -> Builder:
+    """A layout as the boxes that Ideogram 4 reads in its prompt; sampled as in the host's own template."""
+    b = Builder(info)
+    model, other, text, pictures = IDEOGRAM
+
+    def file(kind: str, at: tuple[int, int], name: str, **inputs) -> dict:
+        node = b.add(kind, at, (380, 110), **inputs)
+        folder, place = IDEOGRAM[name]
+        node["properties"]["models"] = [{"name": name, "url": HUGGING_FACE + place + name, "directory": folder}]
+        return node
+
+    planner = b.add("LLMLayoutPlanner", (20, 40), (400, 720), prompt=IDEOGRAM_PROMPT, width=1024, height=1024)
+    boxes = b.add("LMDLayoutToBoxes", (480, 40), (320, 140), layout=(planner, "layout"))
+    canvas = b.add(
+        "CreateBoundingBoxes", (480, 260), (420, 640), "Edit here (Nodes 2.0)", bboxes=(boxes, "bboxes"), width=1024,
+        height=1024,
+    )  # fmt: skip
+    b.add("PreviewImage", (480, 980), (420, 360), "The boxes", images=(canvas, "preview"))
+    prompt = b.add(
+        "BuildJsonPromptIdeogram", (960, 40), (400, 420), element=(canvas, "elements"),
+        high_level_description=IDEOGRAM_PROMPT, background=(planner, "background_prompt"), style="photo",
+        style__photo="35 mm, natural light", aesthetics="natural", lighting="daylight", medium="photograph",
+    )  # fmt: skip
+    written = b.add("ConvertDictionaryToString", (960, 560), (400, 90), dictionary=(prompt, 0))
+    b.add("PreviewAny", (960, 750), (400, 400), "The prompt", source=(written, 0))
+    unet = file("UNETLoader", (1420, 40), model, unet_name=model)
+    unconditional = file("UNETLoader", (1420, 240), other, unet_name=other)
+    clip = file("CLIPLoader", (1420, 440), text, clip_name=text, type="ideogram4")
+    vae = file("VAELoader", (1420, 660), pictures, vae_name=pictures)
+    positive = b.add("CLIPTextEncode", (1860, 440), (320, 120), clip=(clip, 0), text=(written, 0))
+    negative = b.add("ConditioningZeroOut", (1860, 620), (320, 50), conditioning=(positive, 0))
+    override = b.add("CFGOverride", (1860, 40), (320, 110), model=(unet, 0), cfg=3.0, start_percent=0.7)
+    guider = b.add(
+        "DualModelGuider", (1860, 220), (320, 150), model=(override, 0), model_negative=(unconditional, 0),
+        positive=(positive, 0), negative=(negative, 0), cfg=7.0,
+    )  # fmt: skip
+    noise = b.add("RandomNoise", (2240, 40), (320, 90), noise_seed=1)
+    solver = b.add("KSamplerSelect", (2240, 200), (320, 60), sampler_name="euler")
+    sigmas = b.add("Ideogram4Scheduler", (2240, 330), (320, 170), width=1024, height=1024)
+    latent = b.add("EmptyFlux2LatentImage", (2240, 570), (320, 110), width=1024, height=1024)
+    sampled = b.add(
+        "SamplerCustomAdvanced", (2620, 40), (320, 130), noise=(noise, 0), guider=(guider, 0), sampler=(solver, 0),
+        sigmas=(sigmas, 0), latent_image=(latent, 0),
+    )  # fmt: skip
+    decoded = b.add("VAEDecode", (2620, 240), (320, 60), samples=(sampled, 0), vae=(vae, 0))
+    b.add("SaveImage", (2620, 370), (420, 460), images=(decoded, 0), filename_prefix="ideogram")
+    b.note(
+        "## A layout for a model that takes boxes itself\n"
+        "Ideogram 4 was trained on prompts with boxes, so it needs no guidance: the planner's boxes and phrases become "
+        "its JSON prompt. Move them in **Create Bounding Boxes** (with Nodes 2.0 switched on).\n\n"
+        "Write the sentence twice: in the planner, and as *high_level_description*.\n\n"
+        "Needs " + ", ".join(f"**models/{folder}/{name}**" for name, (folder, _) in IDEOGRAM.items()) + ".\n\n"
+        "For a model without boxes of its own take **Layout Guidance** or both stages of **LMD**.",
+        (20, 880), (400, 460), "How this works",
+    )  # fmt: skip
+    return b
+
+
+def on_transformer(info: dict) -> Builder:
+    b = Builder(info)
+    loader = b.add("LMDDemoModel", (20, 40), (320, 110), architecture="transformer")
+    planner = b.add("LLMLayoutPlanner", (20, 210), (400, 480), prompt=DEMO_PROMPT, width=128, height=128)
+    guided = b.add(
+        "LayoutGuidance", (480, 40), (320, 300), model=(loader, 0), clip=(loader, 1), layout=(planner, "layout")
+    )
+    negative = b.add(
+        "CLIPTextEncode", (480, 460), (320, 120), "Negative prompt", clip=(loader, 1), text=(planner, "negative_prompt")
+    )
+    empty = b.add("EmptyLatentImage", (480, 640), (320, 110), width=128, height=128)
+    sampler = b.add(
+        "KSampler", (860, 40), (320, 270), model=(guided, "model"), positive=(guided, "positive"),
+        negative=(negative, 0), latent_image=(empty, 0), seed=1, steps=20, cfg=5.0, sampler_name="euler",
+        scheduler="simple",
+    )  # fmt: skip
+    decoded = b.add("VAEDecode", (1240, 40), (210, 60), samples=(sampler, 0), vae=(loader, 2))
+    b.add("SaveImage", (1240, 150), (420, 460), images=(decoded, 0), filename_prefix="transformer")
+    plot = b.add("LMDEnergyPlot", (860, 370), (320, 60), trace=(guided, "trace"), latent=(sampler, 0))
+    b.add("PreviewImage", (860, 480), (320, 240), "Guidance energy", images=(plot, 0))
+    b.note(
+        "## Layout guidance on a transformer\n"
+        "The same patch as on a U-Net: **Layout Guidance** finds the rows of the text in the model's own attention. This "
+        "demo transformer is of the kind of Lumina 2 and Z-Image, a flow model; it is small and half trained, so look at "
+        "where things are, not at their shapes.\n\n"
+        "With your own transformer, take its loaders, latent, sampler and cfg. Both stages of **LMD** work too.",
+        (1240, 690), (420, 280), "How this works",
+    )  # fmt: skip
+    return b
+
+
+GRAPHS = {
+    "LMD Look Inside": look_inside,
+    "Layout Interop": interop,
+    "Two Characters with Two LoRAs": two_characters,
+    "LMD Layout for Ideogram 4": ideogram,
+    "Layout Guidance on a Transformer": on_transformer,
+}
 
 
 def main() -> int:

@@ -24,11 +24,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ella_lmd.lmd.convert.regions import to_reply
+from ella_lmd.lmd.convert.regions import to_elements, to_reply
 from ella_lmd.tools import comfy_server
 from ella_lmd.tools.workflows import photos
 from ella_lmd.tools.workflows.cards import GAP, SIDE, Card, Layout, columns
-from ella_lmd.tools.workflows.graph import to_api
+from ella_lmd.tools.workflows.graph import to_api, without_files
 from ella_lmd.tools.workflows.make_workflows import DEMO_PROMPT
 from PIL import Image, ImageChops
 
@@ -194,6 +194,19 @@ def spoken(shown: Shown) -> Card:
     return card
 
 
+def boxed(shown: Shown) -> Card:
+    """A sentence, its layout, the host's canvas with the boxes, and the prompt that a model with boxes reads."""
+    card = Card()
+    card.text(quoted(shown.sentence), (0, 0, SIDE, BAR))
+    left, right = columns(2, BAR + GAP, BIG)
+    card.layout(shown.layout, left, "layout")
+    card.picture(shown.pictures["The boxes"][0], right, "boxes to edit")
+    elements = to_elements(shown.layout)
+    text = "\n".join(json.dumps({"bbox": e["bbox"], "desc": e["desc"]}) for e in elements)
+    card.text(text, (0, BAR + BIG + 2 * GAP, SIDE, SMALL), 19, "#BFE3C0", "#1F3327")
+    return card
+
+
 def described(photo: Image.Image, text: str, parts: str) -> Card:
     """A graph as the front end draws it, between the beginning of its prompt and what it is made of."""
     card = Card()
@@ -234,6 +247,8 @@ RECIPES = {
     "LMD Look Inside": Recipe(looked),
     "Layout Interop": Recipe(spoken),
     "Two Characters with Two LoRAs": Recipe(characters),
+    "LMD Layout for Ideogram 4": Recipe(boxed),
+    "Layout Guidance on a Transformer": Recipe(guided),
     "LMD Text to Image": Recipe(with_objects, f"{SCENE}scene with three orange triangles"),
     "LMD with a Pasted LLM Reply": Recipe(
         answered, f"{SCENE}night scene with a yellow moon above a green ring",
@@ -358,7 +373,10 @@ def make(titles: list[str], model: Path | None, steps: int | None) -> None:
             info = server.get("/object_info")
             for title in titles:
                 workflow = json.loads((WORKFLOWS / f"{title}.json").read_text(encoding="utf-8"))
+                needed = {m["name"] for n in workflow["nodes"] for m in n["properties"].get("models", [])}
                 prompt = exchanged(to_api(workflow, info), RECIPES[title])
+                if RECIPES[title].card is boxed:
+                    prompt = without_files(prompt, needed)
                 for node in prompt.values():
                     if steps and "steps" in node["inputs"]:
                         node["inputs"]["steps"] = steps
