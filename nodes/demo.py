@@ -28,12 +28,13 @@ class LMDDemoModel(io.ComfyNode):
                 io.Model.Output(tooltip="The U-Net or the transformer; use it at 128x128 pixels."),
                 io.Clip.Output(tooltip="Its text encoder, with Stable Diffusion 1.5's tokenizer."),
                 io.Vae.Output(tooltip="Its autoencoder, eight pixels to a latent cell."),
+                io.Gligen.Output(tooltip="Its GLIGEN adapter, for LMD+ and the stock GLIGEN nodes. It fits the U-Net only."),
             ],
         )  # fmt: skip
 
     @classmethod
     def execute(cls, architecture=demo_model.UNET_MODEL) -> io.NodeOutput:
-        return io.NodeOutput(*demo_model.load(kind=architecture))
+        return io.NodeOutput(*demo_model.load(kind=architecture), demo_model.load_gligen())
 
 
 NODES = [LMDDemoModel]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import comfy.clip_model
+import comfy.gligen
 import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management
@@ -94,6 +95,19 @@ def load(
     vae = comfy.sd.VAE(sd=_part(state, VAE), config={"params": model.VAE})
     denoiser = state if kind == UNET_MODEL else _read(model.TRANSFORMER_WEIGHTS, f"{UNET}x_embedder.weight")
     return _load_denoiser(_part(denoiser, UNET), kind), _load_text(_part(state, TEXT), state[VOCABULARY]), vae
+
+
+def load_gligen(path: Path | None = None) -> comfy.model_patcher.ModelPatcher:
+    """The GLIGEN adapter of the demo model's U-Net, as GLIGENLoader gives one.
+
+    Raises:
+        FileNotFoundError: there is no file of weights.
+        ValueError: the file is damaged or another one.
+    """
+    state = _read(path or model.GLIGEN_WEIGHTS, "position_net.null_positive_feature")
+    network = comfy.gligen.load_gligen({k: v.float() for k, v in state.items()})
+    device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
+    return comfy.model_patcher.CoreModelPatcher(network, load_device=device, offload_device=offload)
 
 
 def _read(path: Path, wanted: str) -> dict[str, torch.Tensor]:

@@ -13,12 +13,12 @@ PROMPT, STEPS = "A realistic photo of a scene with a red circle and a blue star"
 @pytest.fixture(scope="module")
 def demo():
     with torch.inference_mode():
-        return demo_model.load()
+        return (*demo_model.load(), demo_model.load_gligen())
 
 
 def case(demo, prompt=PROMPT):
     OBJECT_RUNS.clear()
-    return table_rows.Case(*demo[:2], demo_benchmark.true_layout(prompt), 3, STEPS)
+    return table_rows.Case(*demo[:2], demo_benchmark.true_layout(prompt), 3, STEPS, gligen=demo[3])
 
 
 def test_every_row_differs_from_every_other(demo):

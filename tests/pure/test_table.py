@@ -57,7 +57,7 @@ def test_an_object_is_in_its_box_by_kind_colour_and_centre_and_counts_once():
 
 def arguments(**changes):
     same = {"count": 1, "steps": 20, "cfg": table_rows.CFG, "layouts": ["truth", "planner"], "rows": ["plain", "full"]}
-    return argparse.Namespace(**same | bench_table.SAMPLING | changes)
+    return argparse.Namespace(model=table_rows.UNET, **same | bench_table.SAMPLING | changes)
 
 
 def planned(folder, **changes):

@@ -28,6 +28,7 @@ class Case:
     cfg: float = CFG
     sampler: str = SAMPLER
     scheduler: str = SCHEDULER
+    gligen: Any = None
     shared_seconds: float = 0.0
     _objects: dict[Any, tuple[Any, float]] = field(default_factory=dict)
 
@@ -44,7 +45,8 @@ class Case:
         else:
             start = time.process_time()
             arguments = (self.model, self.clip, self.layout, self.seed, *self.how, "reference")
-            runs = BoxGroundedSampler.execute(*arguments, options=options).args[0]
+            gligen = self.gligen if options.needs_gligen else None
+            runs = BoxGroundedSampler.execute(*arguments, options=options, gligen=gligen).args[0]
             self._objects[options] = runs, time.process_time() - start
         return self._objects[options][0]
 
@@ -109,14 +111,26 @@ def regions(method: str, **inputs: Any) -> Callable:
     """The host's own regional conditioning and KSampler, as LMD Layout to Conditioning writes it: a prompt per box."""
 
     def row(case: Case):
-        from ella_lmd.lmd.prompts import overall_negative
         from ella_lmd.nodes.layout_convert import LMDLayoutToConditioning
 
         how = {"method": method, "strength": 1.0, "base_strength": 1.0, **inputs}
-        positive = LMDLayoutToConditioning.execute(case.clip, case.layout, how).args[0]
-        return case.ksampler(case.model, positive, overall_negative(case.layout))
+        return case.sampled(case.model, *LMDLayoutToConditioning.execute(case.clip, case.layout, how).args)
 
     return row
+
+
+def gligen(case: Case):
+    """GLIGEN alone, as LMD's authors ran it: one run, every box with its own name, for LMD+'s share of the steps."""
+    from ella_lmd.nodes.host.guidance.grounding import Slot, phrase_embedding
+    from ella_lmd.nodes.host.lmd.object_stage import boxes_adapter
+    from ella_lmd.nodes.host.lmd.regional_conditioning import base_conditioning, negative_conditioning
+
+    plus, model = options("lmd+"), case.model.clone()
+    adapter = boxes_adapter(model, case.clip, plus, case.gligen)
+    adapter.patch(model, plus.gligen_share)
+    slots = [Slot(o.box, phrase_embedding(case.clip, o.phrase)) for o in case.layout.objects]
+    positive = adapter.ground(base_conditioning(case.clip, case.layout), slots)
+    return case.sampled(model, positive, adapter.ground(negative_conditioning(case.clip, case.layout)))
 
 
 def lmd(how: Callable = options, frozen: float = 0.5, mask: str = "", transfer: bool = True) -> Callable:
@@ -131,7 +145,8 @@ def lmd(how: Callable = options, frozen: float = 0.5, mask: str = "", transfer: 
             objects = replace(objects, options=without_transfer(objects.options))
         if mask and objects.runs:
             objects = LMDObjectMasks.execute(objects, mask, 0.25).args[0]
-        return LatentComposer.execute(case.model, case.clip, objects, frozen).args[0]
+        gligen = case.gligen if objects.options.needs_gligen else None
+        return LatentComposer.execute(case.model, case.clip, objects, frozen, gligen=gligen).args[0]
 
     return row
 
@@ -145,6 +160,7 @@ ROWS: dict[str, Callable] = {
     "boxdiff": one_run(partial(baseline, "boxdiff")),
     "area": regions("area"),
     "region masks": regions("mask", soften=16, crop_to_mask=False),
+    "gligen": gligen,
     "composition only": lmd(partial(options, guided=False)),
     "no transfer": lmd(transfer=False),
     "attention masks": lmd(mask="attention"),
@@ -156,6 +172,7 @@ ROWS: dict[str, Callable] = {
     "stop early": lmd(partial(options, stop_early=True)),
     "fast": lmd(partial(options, "fast")),
     "few steps": lmd(partial(options, "few steps")),
+    "lmd+": lmd(partial(options, "lmd+")),
     "full": lmd(),
 }
 
@@ -219,7 +236,8 @@ class Worker:
         with torch.inference_mode():
             kind = jobs[0].settings.get("model", UNET)
             if kind not in self._loaded:
-                self._loaded[kind] = demo_model.load(kind=dict(zip(MODELS, demo_model.MODELS))[kind])
+                loaded = demo_model.load(kind=dict(zip(MODELS, demo_model.MODELS))[kind])
+                self._loaded[kind] = (*loaded, demo_model.load_gligen())
             self._models = self._loaded[kind]
             case = self._case(jobs)
             return [(job.key, *self._draw(case, job.row)) for job in jobs]
@@ -231,7 +249,7 @@ class Worker:
         layouts = [Layout.from_json(job.layout) for job in jobs if job.layout]
         blank = Layout(model.IMAGE_SIZE, model.IMAGE_SIZE, prompt=jobs[0].prompt)
         how = (jobs[0].settings[name] for name in ("steps", "cfg", "sampler", "scheduler"))
-        return Case(*self._models[:2], (layouts or [blank])[0], jobs[0].seed, *how)
+        return Case(*self._models[:2], (layouts or [blank])[0], jobs[0].seed, *how, self._models[3])
 
     def _draw(self, case: Case, row: str) -> tuple[Any, dict]:
         import numpy

@@ -5,12 +5,10 @@
     python run.py python tools/demo_model/train.py export       the averaged weights, in half precision, into demo/weights
     python run.py python tools/demo_model/train.py transformer  a transformer on the same text features; hours
     python run.py python tools/demo_model/train.py export-transformer   its averaged weights, into demo/weights
-    python run.py python tools/demo_model/train.py gligen       a GLIGEN adapter for the shipped denoiser
+    python run.py python tools/demo_model/train.py gligen       a GLIGEN adapter for the shipped denoiser; an hour
     python run.py python tools/demo_model/train.py export-gligen     its averaged weights, into demo/weights
     python run.py python tools/demo_model/train.py lora-band    a LoRA for the shipped denoiser; minutes; and lora-pink
     python run.py python tools/demo_model/train.py export-loras     both, into demo/weights
-
-The GLIGEN adapter is unfinished: its 475 steps placed nothing.
 
 Checkpoints, losses (denoiser.csv) and sample grids are written every few minutes.
 """

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -116,6 +116,17 @@ def characters(shown: Shown) -> Card:
     pair(card, shown, result=shown.pictures["Each its own LoRA"][0])
     alone = [(picture, f"LoRA {i} alone") for i, (picture, _) in enumerate(shown.alone(), 1)]
     row(card, [*alone, (shown.pictures["Both LoRAs everywhere"][0], "both loaded")])
+    return card
+
+
+def compared(shown: Shown, names: Sequence[str], wide: int) -> Card:
+    """The sentence, its layout, and what each way made of it, `wide` to a row."""
+    card, high = Card(), (SIDE - BAR) // wide - GAP
+    card.text(quoted(shown.sentence), (0, 0, SIDE, BAR))
+    frames = [frame for row in range(wide) for frame in columns(wide, BAR + GAP + row * (high + GAP), high)]
+    card.layout(shown.layout, frames[0], "layout")
+    for name, frame in zip(names, frames[1:], strict=True):
+        card.picture(shown.pictures[name][0], frame, name)
     return card
 
 
@@ -242,9 +253,12 @@ CHANGE = "remove the triangle, add a blue star on the right"
 REPLY = """Objects: [('a yellow moon', [14, 10, 44, 44]), ('a green ring', [70, 74, 44, 44])]
 Background prompt: A realistic photo of a night scene
 Negative prompt: """
+SIDE_BY_SIDE = ("Plain", "Areas", "Masks", "GLIGEN", "Backward Guidance", "BoxDiff", "LMD", "LMD+")
 RECIPES = {
     "LMD Demo": Recipe(demo),
     "LMD Look Inside": Recipe(looked),
+    "LMD+ Demo": Recipe(functools.partial(compared, names=("GLIGEN alone", "LMD", "LMD+"), wide=2)),
+    "Baselines Side by Side": Recipe(functools.partial(compared, names=SIDE_BY_SIDE, wide=3)),
     "Layout Interop": Recipe(spoken),
     "Two Characters with Two LoRAs": Recipe(characters),
     "LMD Layout for Ideogram 4": Recipe(boxed),
