@@ -70,14 +70,16 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=6, help="prompts of each task (default 6)")
     parser.add_argument("--unguided", action="store_true", help="draw the objects without guidance")
     args = parser.parse_args()
-    models = table_rows.Worker()._models
+    table_rows.Worker()
     import torch
     from ella_lmd.evaluation import demo_benchmark
+    from ella_lmd.nodes.host import demo_model
 
     found: dict[Any, list] = defaultdict(list)
     chosen = [(n // 4, p) for n, (_, p) in enumerate(sorted_by_number(demo_benchmark.prompts(FIRST + args.count)))]
     options = table_rows.options(guided=not args.unguided)
     with torch.inference_mode():
+        models = demo_model.load()
         for number, prompt in (pair for pair in chosen if pair[0] >= FIRST):
             case = table_rows.Case(*models[:2], table_rows.layout_of("truth", prompt), number, STEPS)
             measure(case, options, found)
