@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from ella_lmd.evaluation import demo_benchmark
+from ella_lmd.evaluation import demo_benchmark, demo_world
 from ella_lmd.nodes.host import demo_model
 from ella_lmd.nodes.host.lmd.run_cache import OBJECT_RUNS
-from ella_lmd.tools.bench import table_rows
+from ella_lmd.tools.bench import table_report, table_rows
 
 PROMPT, STEPS = "A realistic photo of a scene with a red circle and a blue star", 6
 
@@ -35,6 +35,18 @@ def test_a_shared_object_stage_gives_what_an_own_one_gives(demo, name):
     shared = case(demo)
     table_rows.ROWS["box masks"](shared)
     assert torch.equal(table_rows.ROWS[name](shared)["samples"], table_rows.ROWS[name](case(demo))["samples"])
+
+
+def test_the_share_of_a_colour_in_its_boxes():
+    from ella_lmd.lmd.layout import Box, Layout, LayoutObject
+    from PIL import Image
+
+    red = demo_world.COLOURS["red"]
+    picture = Image.new("RGB", (128, 128))
+    picture.paste(tuple(red), (0, 0, 64, 64))
+    things = LayoutObject("a red star", Box(0, 0, 0.25, 0.5)), LayoutObject("a blue star", Box(0.5, 0, 0.5, 0.5))
+    layout = Layout(128, 128, (*things, LayoutObject("a heart", Box(0.5, 0.5, 0.2, 0.2))))
+    assert table_report.colour_shares(layout, picture) == [0.5, 0.0]
 
 
 def test_attention_transfer_has_no_part_in_the_object_stage(demo):

@@ -182,6 +182,12 @@ def report(state: run.Run, args: argparse.Namespace) -> float:
         layout = functools.lru_cache(None)(functools.partial(table_rows.layout_of, kind))
         how = f"{args.steps} steps, CFG {args.cfg:g}, {args.sampler} {args.scheduler}"
         print(f"\n{how}, layouts: {kind}\n{table_report.table(rows, TASKS, layout)}")
+        if args.model != table_rows.UNET:
+            print("objects with a colour, and the share of that colour's pixels inside their boxes:")
+            for name, records in rows.items():
+                shares = [share for r in records.values()
+                          for share in table_report.colour_shares(layout(r["prompt"]), Image.open(state.file(r["sha"])))]  # fmt: skip
+                print(f"{name:22}{len(shares):8}{100 * sum(shares) / max(1, len(shares)):13.0f}")
         if kind == "planner":
             right = Counter(
                 i.task for _, i in items(args.count) if predicate(i.prompt, table_rows.layout_of(kind, i.prompt))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy
+from ella_lmd.evaluation import demo_world, statistics
 from ella_lmd.evaluation import sheet as contact
-from ella_lmd.evaluation import statistics
 
 Records = dict[tuple[str, int], dict]
 """One row's records by `(task, number)`."""
@@ -43,6 +44,26 @@ def obeyed(layout, detections: Sequence[Sequence]) -> int:
                 hits += 1
                 break
     return hits
+
+
+def colour_shares(layout, picture) -> list[float]:
+    """Per object of a layout that has a colour, the share of the picture's pixels in it that lie in boxes of that colour.
+
+    A measure of places for a model whose shapes are not recognised; 0 where hardly a pixel has the colour.
+    """
+    pixels = numpy.asarray(picture.convert("RGB")).astype(int)
+    height, width, _ = pixels.shape
+    shares = []
+    for colour, rgb in demo_world.COLOURS.items():
+        own = [thing.box for thing in layout.objects if f" {colour} " in f" {thing.phrase} "]
+        inside = numpy.zeros((height, width), bool)
+        for box in own:
+            y0, y1, x0, x1 = box.cells(height, width)
+            inside[max(y0, 0) : y1, max(x0, 0) : x1] = True
+        near = numpy.abs(pixels - numpy.array(rgb)).sum(-1) < 90
+        share = float((near & inside).sum() / near.sum()) if near.sum() > 40 else 0.0
+        shares += [share] * len(own)
+    return shares
 
 
 def table(rows: dict[str, Records], tasks: Sequence[str], layout: Callable) -> str:
