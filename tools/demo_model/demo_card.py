@@ -11,9 +11,9 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
-from ella_lmd.tools.bench import table_rows
+from ella_lmd.tools.host_setup import prepare_host
 
-table_rows.start_host(2)
+prepare_host(threads=2)
 
 import numpy
 import torch

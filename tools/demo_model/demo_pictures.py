@@ -19,6 +19,8 @@ import random
 from collections import Counter
 from pathlib import Path
 
+from ella_lmd.evaluation.layouts import exact_json
+from ella_lmd.evaluation.run import Job
 from ella_lmd.tools import pack
 from ella_lmd.tools.bench import table_rows
 from PIL import Image, ImageDraw
@@ -69,14 +71,22 @@ def recipes() -> list[dict]:
     return found[:COUNT]
 
 
+def job_of(recipe: dict) -> Job:
+    """A recipe as the table's worker takes it."""
+    row, prompt = recipe["row"], recipe["prompt"]
+    layout = None if row == table_rows.PLAIN else exact_json(table_rows.layout_of(recipe["layouts"], prompt))
+    how = {"steps": recipe["steps"], "cfg": table_rows.CFG}
+    how |= {"sampler": table_rows.SAMPLER, "scheduler": table_rows.SCHEDULER}
+    return Job("held out", str(recipe["seed"]), recipe["task"], prompt, recipe["seed"], row, layout, how)
+
+
 def draw(path: Path) -> None:
     """Draw every recipe's picture into one sheet, and keep the recipes beside it."""
-    table_rows.start_host(1)
-    made = recipes()
+    worker, made = table_rows.Worker(), recipes()
     sheet = Image.new("RGB", (COLUMNS * SIDE, -(-len(made) // COLUMNS) * SIDE))
     for index, r in enumerate(tqdm(made, desc="pictures")):
-        _, [(_, picture, *_)] = table_rows.sample((r["layouts"], r["prompt"], r["seed"], r["steps"], [r["row"]]))
-        sheet.paste(Image.fromarray(picture), (index % COLUMNS * SIDE, index // COLUMNS * SIDE))
+        [(_, picture, _)] = worker.do([job_of(r)])
+        sheet.paste(picture, (index % COLUMNS * SIDE, index // COLUMNS * SIDE))
         if index % COLUMNS == COLUMNS - 1:
             sheet.save(path)
     sheet.save(path, optimize=True)
