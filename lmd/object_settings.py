@@ -1,4 +1,4 @@
-"""What one object of a layout has of its own: LoRAs, words, a seed, how it is guided, conditioning, a reference.
+"""What one object of a layout has of its own: LoRAs, words, a seed, how it is guided, conditioning.
 
 What is plain data is saved in the layout's JSON. Tensors are not: the JSON holds their digest, by which `rejoined`
 finds them again in the layout that an edit was made from.

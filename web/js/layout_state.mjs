@@ -128,7 +128,7 @@ export function order(layout, ordered) {
 
 /** What an object has of its own in a few words, "" for nothing. */
 export function glance({ settings = {} }) {
-  const { loras = [], words, negative, guidance, start, end, seed, frozen, conditioning, reference } = settings;
+  const { loras = [], words, negative, guidance, start, end, seed, frozen, conditioning } = settings;
   const name = (file) => String(file).replace(/^.*[\\/]/, "").replace(/\.[^.]*$/, "");
   const percent = (v) => `${Math.round(v * 100)} %`;
   return [
@@ -140,7 +140,6 @@ export function glance({ settings = {} }) {
     typeof seed === "number" && `seed ${seed}`,
     frozen === false && "not frozen",
     conditioning && "own conditioning",
-    reference && "reference",
   ].filter(Boolean).join(" · ");
 }
 
