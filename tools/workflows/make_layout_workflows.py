@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ella_lmd.tools.workflows.graph import Builder
-from ella_lmd.tools.workflows.make_workflows import DEMO_PROMPT, write
+from ella_lmd.tools.workflows.make_workflows import DEMO_PROMPT, guided, write
 
 
 def look_inside(info: dict) -> Builder:
@@ -276,22 +276,7 @@ def on_transformer(info: dict) -> Builder:
     b = Builder(info)
     loader = b.add("LMDDemoModel", (20, 40), (320, 110), architecture="transformer")
     planner = b.add("LLMLayoutPlanner", (20, 210), (400, 480), prompt=DEMO_PROMPT, width=128, height=128)
-    guided = b.add(
-        "LayoutGuidance", (480, 40), (320, 300), model=(loader, 0), clip=(loader, 1), layout=(planner, "layout")
-    )
-    negative = b.add(
-        "CLIPTextEncode", (480, 460), (320, 120), "Negative prompt", clip=(loader, 1), text=(planner, "negative_prompt")
-    )
-    empty = b.add("EmptyLatentImage", (480, 640), (320, 110), width=128, height=128)
-    sampler = b.add(
-        "KSampler", (860, 40), (320, 270), model=(guided, "model"), positive=(guided, "positive"),
-        negative=(negative, 0), latent_image=(empty, 0), seed=1, steps=20, cfg=5.0, sampler_name="euler",
-        scheduler="simple",
-    )  # fmt: skip
-    decoded = b.add("VAEDecode", (1240, 40), (210, 60), samples=(sampler, 0), vae=(loader, 2))
-    b.add("SaveImage", (1240, 150), (420, 460), images=(decoded, 0), filename_prefix="transformer")
-    plot = b.add("LMDEnergyPlot", (860, 370), (320, 60), trace=(guided, "trace"), latent=(sampler, 0))
-    b.add("PreviewImage", (860, 480), (320, 240), "Guidance energy", images=(plot, 0))
+    guided(b, loader, planner, 128, "transformer", steps=20, cfg=5.0, sampler_name="euler", scheduler="simple")
     b.note(
         "## Layout guidance on a transformer\n"
         "The same patch as on a U-Net: **Layout Guidance** finds the rows of the text in the model's own attention. This "

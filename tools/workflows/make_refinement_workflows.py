@@ -28,11 +28,8 @@ def negative_prompt(b: Builder, planner: dict, at: tuple[int, int]) -> dict:
     )  # fmt: skip
 
 
-def sdxl_refiner(info: dict) -> Builder:
-    b = Builder(info)
-    caption = b.add("PrimitiveStringMultiline", (20, 40), (400, 140), "Your sentence", value=PROMPT)
-    planner = b.add("LLMLayoutPlanner", (20, 250), (400, 480), prompt=(caption, 0), width=512, height=512)
-    loader = checkpoint(b, (480, 40))
+def composed(b: Builder, loader: dict, planner: dict, prefix: str) -> dict:
+    """Both stages of LMD behind a planner, and their picture, saved; returns what decodes it."""
     objects = b.add(
         "BoxGroundedSampler", (480, 250), (320, 300), model=(loader, 0), clip=(loader, 1), layout=(planner, "layout"),
         seed=SEED, steps=50,
@@ -41,7 +38,16 @@ def sdxl_refiner(info: dict) -> Builder:
         "LatentComposer", (860, 40), (320, 260), model=(loader, 0), clip=(loader, 1), objects=(objects, "objects")
     )
     decoded = b.add("VAEDecode", (860, 420), (320, 60), samples=(composer, "latent"), vae=(loader, 2))
-    b.add("SaveImage", (860, 540), (320, 340), "LMD", images=(decoded, 0), filename_prefix="LMD")
+    b.add("SaveImage", (860, 540), (320, 340), "LMD", images=(decoded, 0), filename_prefix=prefix)
+    return decoded
+
+
+def sdxl_refiner(info: dict) -> Builder:
+    b = Builder(info)
+    caption = b.add("PrimitiveStringMultiline", (20, 40), (400, 140), "Your sentence", value=PROMPT)
+    planner = b.add("LLMLayoutPlanner", (20, 250), (400, 480), prompt=(caption, 0), width=512, height=512)
+    loader = checkpoint(b, (480, 40))
+    decoded = composed(b, loader, planner, "LMD")
     negative = negative_prompt(b, planner, (480, 960))
     refiner = b.add("CheckpointLoaderSimple", (1240, 40), (320, 100), "SDXL refiner", ckpt_name=REFINER)
     refiner["properties"]["models"] = [{"name": REFINER, "url": REFINER_URL, "directory": "checkpoints"}]
@@ -90,15 +96,7 @@ def demo_refinement(info: dict) -> Builder:
     caption = b.add("PrimitiveStringMultiline", (20, 40), (400, 140), "Your sentence", value=DEMO_PROMPT)
     planner = b.add("LLMLayoutPlanner", (20, 250), (400, 480), prompt=(caption, 0), width=128, height=128)
     loader = b.add("LMDDemoModel", (480, 40), (320, 80))
-    objects = b.add(
-        "BoxGroundedSampler", (480, 250), (320, 300), model=(loader, 0), clip=(loader, 1), layout=(planner, "layout"),
-        seed=SEED, steps=50,
-    )  # fmt: skip
-    composer = b.add(
-        "LatentComposer", (860, 40), (320, 260), model=(loader, 0), clip=(loader, 1), objects=(objects, "objects")
-    )
-    decoded = b.add("VAEDecode", (860, 420), (320, 60), samples=(composer, "latent"), vae=(loader, 2))
-    b.add("SaveImage", (860, 540), (320, 340), "LMD", images=(decoded, 0), filename_prefix="lmd")
+    decoded = composed(b, loader, planner, "lmd")
     side = 128
     large = b.add(
         "ImageScale", (1240, 40), (320, 130), image=(decoded, 0), upscale_method=refinement.RESAMPLE, width=side,

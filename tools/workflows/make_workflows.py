@@ -44,6 +44,25 @@ def lmd(b: Builder, planner: dict, loader: dict, x: int) -> dict:
     return composer
 
 
+def guided(b: Builder, loader: dict, planner: dict, side: int, prefix: str, **sampler: object) -> None:
+    """One guided run of a KSampler with these settings, its picture and its energy, behind a planner."""
+    patch = b.add(
+        "LayoutGuidance", (480, 40), (320, 300), model=(loader, 0), clip=(loader, 1), layout=(planner, "layout")
+    )
+    negative = b.add(
+        "CLIPTextEncode", (480, 460), (320, 120), "Negative prompt", clip=(loader, 1), text=(planner, "negative_prompt")
+    )
+    empty = b.add("EmptyLatentImage", (480, 640), (320, 110), width=side, height=side)
+    sampled = b.add(
+        "KSampler", (860, 40), (320, 270), model=(patch, "model"), positive=(patch, "positive"), negative=(negative, 0),
+        latent_image=(empty, 0), seed=1, **sampler,
+    )  # fmt: skip
+    decoded = b.add("VAEDecode", (1240, 40), (210, 60), samples=(sampled, 0), vae=(loader, 2))
+    b.add("SaveImage", (1240, 150), (420, 460), images=(decoded, 0), filename_prefix=prefix)
+    plot = b.add("LMDEnergyPlot", (860, 370), (320, 60), trace=(patch, "trace"), latent=(sampled, 0))
+    b.add("PreviewImage", (860, 480), (320, 240), "Guidance energy", images=(plot, 0))
+
+
 def text_to_image(info: dict) -> Builder:
     b = Builder(info)
     loader = checkpoint(b, (20, 40))
@@ -187,22 +206,7 @@ def guidance(info: dict) -> Builder:
     b = Builder(info)
     loader = checkpoint(b, (20, 40))
     planner = b.add("LLMLayoutPlanner", (20, 200), (400, 480), prompt=PROMPT, width=512, height=512)
-    guided = b.add(
-        "LayoutGuidance", (480, 40), (320, 260), model=(loader, 0), clip=(loader, 1), layout=(planner, "layout")
-    )
-    negative = b.add(
-        "CLIPTextEncode", (480, 420), (320, 120), "Negative prompt", clip=(loader, 1), text=(planner, "negative_prompt")
-    )
-    empty = b.add("EmptyLatentImage", (480, 600), (320, 110), width=512, height=512)
-    sampler = b.add(
-        "KSampler", (860, 40), (320, 270), model=(guided, "model"), positive=(guided, "positive"),
-        negative=(negative, 0), latent_image=(empty, 0), seed=1, steps=30, cfg=7.5, sampler_name="dpmpp_2m",
-        scheduler="karras",
-    )  # fmt: skip
-    decoded = b.add("VAEDecode", (1240, 40), (210, 60), samples=(sampler, 0), vae=(loader, 2))
-    b.add("SaveImage", (1240, 150), (420, 460), images=(decoded, 0), filename_prefix="LayoutGuidance")
-    plot = b.add("LMDEnergyPlot", (860, 370), (320, 60), trace=(guided, "trace"), latent=(sampler, 0))
-    b.add("PreviewImage", (860, 480), (320, 240), "Guidance energy", images=(plot, 0))
+    guided(b, loader, planner, 512, "LayoutGuidance", steps=30, cfg=7.5, sampler_name="dpmpp_2m", scheduler="karras")
     b.note(
         "## Layout guidance in your own graph\n"
         "**Layout Guidance** is a patch on MODEL: it works with the stock KSampler, with LoRA, ControlNet, inpainting "
