@@ -95,12 +95,28 @@ class StopAfterFirst(Exception):
     pass
 
 
-def test_a_model_whose_attention_cannot_be_reached_is_refused_by_name():
-    config = {"hidden_size": 64, "num_attention_heads": 4, "num_layers": 2, "ffn_hidden_size": 64, "in_channels": 4,
-              "out_channels": 4, "text_in_dim": 32, "rope_axes_dim": (4, 6, 6)}  # fmt: skip
-    family = Family("ErnieImage", config, (4, 8, 8))
-    patched, positive, _ = guided(transformer_models.model(family), family)
-    with pytest.raises(UnsupportedModel, match="ErnieImageModel cannot be reached"):
+UNREACHABLE = {
+    "ErnieImageModel": Family("ErnieImage", {
+        "hidden_size": 64, "num_attention_heads": 4, "num_layers": 2, "ffn_hidden_size": 64, "in_channels": 4,
+        "out_channels": 4, "text_in_dim": 32, "rope_axes_dim": (4, 6, 6)}, (4, 8, 8)),
+    "PixArtMS": Family("PixArtAlpha", {
+        "input_size": 64, "patch_size": 2, "in_channels": 4, "hidden_size": 64, "depth": 2, "num_heads": 4,
+        "caption_channels": 32, "model_max_length": 40, "micro_condition": False, "pe_interpolation": 1}, (4, 48, 48)),
+    "HunYuanDiT": Family("HunyuanDiT", {
+        "input_size": 16, "patch_size": 2, "in_channels": 4, "hidden_size": 64, "depth": 2, "num_heads": 4,
+        "text_states_dim": 32, "text_states_dim_t5": 32, "text_len": 12, "text_len_t5": 12},
+        extra={"attention_mask": torch.ones(1, 12), "conditioning_mt5xl": torch.ones(1, 12, 32),
+               "attention_mask_mt5xl": torch.ones(1, 12)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNREACHABLE)
+def test_a_model_whose_attention_cannot_be_reached_is_refused_by_name(name):
+    family = UNREACHABLE[name]
+    model = transformer_models.model(family)
+    patched, positive, _ = guided(model, family)
+    sample(model, family, positive, steps=1)
+    with pytest.raises(UnsupportedModel, match=f"{name} cannot be reached"):
         sample(patched, family, positive)
 
 
