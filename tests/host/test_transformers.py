@@ -142,6 +142,15 @@ def test_batches_masks_and_cfg_1_and_the_published_schedule(name):
     assert {index for _, index, _ in first[2].rows} and max(index for _, index, _ in first[2].rows) < 30
 
 
+@pytest.mark.parametrize("heads", [2, 16])
+def test_maps_add_up_to_eight_whatever_the_heads_are(heads):
+    """The published strength belongs to eight heads, over which the energy sums."""
+    calls = transformers.TextCalls((0,), (0, 1, 2), (3, 4), 1, 2, (5, 5), True, heads)
+    q, k = torch.randn(1, heads, 5, 4), torch.randn(1, heads, 5, 4)
+    found = transformers.text_probabilities(transformers.Blocks(calls, (0,)), q, k, {}, [0, 1, 2])
+    torch.testing.assert_close(found.sum(dim=(1, 3)), torch.full((1, 2), 8.0))
+
+
 def test_blocks_are_chosen_by_the_layers_of_the_options():
     calls = transformers.TextCalls(tuple(range(20)), (0,), (1,), 1, 1, (2, 2), True, 4)
     assert transformers.guided_blocks("auto", calls).indices == (10, 12, 14, 16, 18)

@@ -66,6 +66,20 @@ def test_freezing_and_transfer_keep_the_steps_they_need():
     assert the_runs(*runs, options=replace(short, fast_schedule=False)).exact_steps == 4
 
 
+def test_the_later_object_of_an_ordered_layout_lies_over_a_smaller_one():
+    large, small = a_run(6, at=Box(0.0, 0.0, 1.0, 1.0)), a_run(4)
+    small, large = (
+        replace(run, item=replace(run.item, number=n, box=run.box), latents=torch.full_like(run.latents, float(n)))
+        for n, run in ((1, small), (2, large))
+    )
+    # The runs are sorted by name, which may be another order than the layout's.
+    runs = the_runs(large, small, options=LMDOptions(align=False))
+    shared = small.mask[0]
+    for layout, owner in ((runs.layout, 1.0), (replace(runs.layout, ordered=True), 2.0)):
+        done = object_runs.compose_runs(replace(runs, layout=layout))
+        assert (done.latents[2][..., shared] == owner).all(), layout.ordered
+
+
 def test_a_composition_holds_the_kept_steps_of_every_image():
     options = LMDOptions(guidance=GuidanceOptions(max_index_step=10), fast_schedule=True, align=False)
     run = a_run(6)
