@@ -195,6 +195,7 @@ def test_every_replacement_names_inputs_and_outputs_that_exist():
         ours = {name for _, name in r.inputs}
         assert {i.id for i in schema.inputs if not i.optional} <= ours <= {i.id for i in schema.inputs}
         assert set(r.widgets) <= {theirs for theirs, _ in r.inputs}
+        assert not r.all_widgets or [w for w in r.all_widgets if w in r.widgets] == list(r.widgets)
         assert len(schema.outputs) == r.outputs
     assert {node.GET_SCHEMA().node_id for node in ella_compat.NODES} <= {r.new for r in REPLACEMENTS.values()}
 

@@ -161,7 +161,7 @@ def test_stable_diffusions_own_schedule_is_counted_as_the_host_counts_it(demo):
     for t in [*(torch.arange(0, 998, 1.5)), *between]:
         sigma = sampling.sigma(t).view(1)
         assert run.timestep(sigma) == float(sampling.timestep(sigma)[0])
-        assert run.step_scale(sigma) == step_scale(1, float(sigma)) and run.frame(sigma) == (1, float(sigma))
+        assert run.step_scale(sigma, "top") == step_scale(1, float(sigma)) and run.frame(sigma) == (1, float(sigma))
 
 
 @pytest.mark.parametrize(

@@ -42,8 +42,9 @@ REPLACEMENTS = {
     "JinaTextEncoder": Replacement("LLMAdapterCompatJinaEncode", ("text",), _JINA),
     "JinaTextEncoderAdvanced": Replacement(
         "LLMAdapterCompatJinaEncode",
-        ("text", "weighting_mode", "custom_dtype", "Padding_Mode", "format_text"),
+        ("text", "weighting_mode", "format_text"),
         (*_JINA, *same("weighting_mode", "format_text")),
+        all_widgets=("text", "weighting_mode", "custom_dtype", "Padding_Mode", "format_text"),
     ),
     "JinaAdapterLoRALoader": Replacement(
         "LLMAdapterLoRA",

@@ -100,7 +100,7 @@ async def register_replacements() -> None:
             io.NodeReplace(
                 new_node_id=r.new,
                 old_node_id=old,
-                old_widget_ids=list(r.widgets),
+                old_widget_ids=list(r.all_widgets or r.widgets),
                 input_mapping=[{"new_id": ours, "old_id": theirs} for theirs, ours in r.inputs],
                 output_mapping=[{"new_idx": i, "old_idx": i} for i in range(r.outputs)],
             )
