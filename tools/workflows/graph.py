@@ -112,7 +112,7 @@ def without_files(prompt: dict, files: set[str]) -> dict:
 
 FOOTER = 50  # pixels below a node: the front end says there that a model file is missing
 # Pixels of a node that is drawn taller than it was saved, for its picture or its inputs: front end 1.58.1, Nodes 2.0.
-GROWN = {"LLMLayoutPlanner": 720, "BoxGroundedSampler": 420, "LMDDemoModel": 130}
+GROWN = {"LLMLayoutPlanner": 720, "BoxGroundedSampler": 420, "LMDDemoModel": 160}
 _TITLE = 30
 
 
